@@ -1,0 +1,365 @@
+"""The configuration: frozen sections whose defaults are the paper's base model.
+
+Order of precedence: defaults, then the YAML file, then `section.key=value` from the command line.
+Section numbers in comments point into "Attention Is All You Need" (Vaswani et al., 2017).
+"""
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from mt.errors import ConfigError
+
+
+class Section(BaseModel):
+    """What every section has in common: it cannot change, and knows all its keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Source(Section):
+    """One place to read sentence pairs from: exactly one of `prefix`, `src` + `tgt`, `pairs`, `dataset`, `demo`."""
+
+    prefix: str | None = None  # PREFIX.en beside PREFIX.de (the config's languages), plain or compressed
+    src: str | None = None  # a text file of source sentences, beside ...
+    tgt: str | None = None  # ... a text file of their translations, line for line
+    pairs: str | None = None  # one file of pairs: .tsv, .jsonl or .parquet, plain or compressed
+    dataset: str | None = None  # a name on the Hugging Face hub, or a local folder in its layout
+    config: str | None = None  # with `dataset`: its configuration, such as de-en
+    split: str = "train"  # with `dataset` and `demo`: which split
+    demo: int | None = Field(None, ge=1)  # this many pairs of the embedded demo grammar
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        files = self.src is not None or self.tgt is not None
+        if files and (self.src is None or self.tgt is None):
+            raise ValueError("src and tgt go together: name both files")
+        kinds = [
+            self.prefix is not None,
+            files,
+            self.pairs is not None,
+            self.dataset is not None,
+            self.demo is not None,
+        ]
+        if sum(kinds) != 1:
+            raise ValueError("give exactly one of prefix, src + tgt, pairs, dataset, demo")
+        return self
+
+
+def _as_sources(value: object) -> object:
+    """Let a source be written as a path, a mapping, or a list of either."""
+    items = value if isinstance(value, list | tuple) else [value]
+    return tuple(_as_source(item) for item in items)
+
+
+def _as_source(item: object) -> object:
+    if not isinstance(item, str):
+        return item
+    suffixes = [part.lower() for part in Path(item).name.split(".")[1:]]
+    is_table = any(suffix in ("tsv", "jsonl", "parquet") for suffix in suffixes[-2:])
+    return {"pairs": item} if is_table else {"prefix": item}
+
+
+Sources = Annotated[tuple[Source, ...], BeforeValidator(_as_sources)]
+
+
+class DataConfig(Section):
+    """Text in, token ids out (section 5.1)."""
+
+    dir: Path = Path("data/base")  # where prepared data lie
+    src: str = "en"
+    tgt: str = "de"
+    train: Sources = (Source(dataset="wmt/wmt14", config="de-en", split="train"),)
+    valid: Sources = (Source(dataset="wmt/wmt14", config="de-en", split="validation"),)
+    test: Sources = (Source(dataset="wmt/wmt14", config="de-en", split="test"),)
+    vocab_size: int = Field(37_000, ge=16, le=65_536)  # 5.1: "a shared source-target vocabulary of about 37000 tokens"
+    tokenizer_sample: int = Field(2_000_000, ge=1)  # sentences the subword model is trained on; bounds memory
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_text_brings_its_own_splits(cls, values: Any) -> Any:
+        """Never validate or score somebody's own text on the default news sets."""
+        if isinstance(values, dict) and "train" in values:
+            if not values.get("valid"):
+                raise ValueError("data.train needs data.valid beside it: name the pairs to validate on")
+            values = {"test": (), **values}
+        return values
+
+
+class ModelConfig(Section):
+    """The Transformer (section 3; sizes from table 3)."""
+
+    encoder_layers: int = Field(6, ge=1)  # 3.1
+    decoder_layers: int = Field(6, ge=1)  # 3.1
+    d_model: int = Field(512, ge=2)  # 3.1
+    heads: int = Field(8, ge=1)  # 3.2.2
+    d_ff: int = Field(2048, ge=1)  # 3.3
+    dropout: float = Field(0.1, ge=0, lt=1)  # 5.4, residual dropout: sublayer outputs and embedding sums
+
+    @model_validator(mode="after")
+    def _shapes_fit(self) -> Self:
+        if self.d_model % self.heads:
+            raise ValueError(f"d_model {self.d_model} cannot be divided among {self.heads} heads")
+        if self.d_model % 2:
+            raise ValueError(f"d_model {self.d_model} must be even: positions come in sine and cosine pairs")
+        return self
+
+
+class BatchConfig(Section):
+    """How sentences are grouped (section 5.1)."""
+
+    tokens: int = Field(25_000, ge=16)  # per update over all processes, on each side, padding counted
+    micro_tokens: int = Field(8_192, ge=16)  # per forward pass; sets memory, not what an update sees
+
+
+class OptimConfig(Section):
+    """Adam and its rate (section 5.3)."""
+
+    beta1: float = Field(0.9, ge=0, lt=1)
+    beta2: float = Field(0.98, ge=0, lt=1)
+    eps: float = Field(1e-9, gt=0)
+    warmup: int = Field(4_000, ge=1)  # updates
+    scale: float = Field(1.0, gt=0)  # the paper's rate is multiplied by this
+
+
+class TrainConfig(Section):
+    """The training run (sections 5.2, 5.4 and 6.1)."""
+
+    dir: Path = Path("runs/base")  # where the run is kept
+    updates: int = Field(100_000, ge=1)  # 5.2
+    label_smoothing: float = Field(0.1, ge=0, lt=1)  # 5.4
+    average: int = Field(5, ge=1)  # 6.1: "averaging the last 5 checkpoints"
+    save_every: int = Field(1_500, ge=1)  # updates; about the 10 minutes of section 6.1 at the paper's speed
+    keep: int = Field(5, ge=1)  # newest checkpoints kept, beside the best
+    validate_every: int = Field(1_500, ge=1)  # updates
+    log_every: int = Field(100, ge=1)  # updates
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # of the matrix products; weights stay float32
+
+    @model_validator(mode="after")
+    def _average_is_kept(self) -> Self:
+        if self.keep < self.average:
+            raise ValueError(f"keep {self.keep} is less than average {self.average}: what is averaged must be kept")
+        return self
+
+
+class DecodeConfig(Section):
+    """Beam search (section 6.1)."""
+
+    beam: int = Field(4, ge=1)
+    alpha: float = Field(0.6, ge=0)  # length penalty ((5 + |Y|) / 6) ** alpha
+    max_extra: int = Field(50, ge=1)  # 6.1: output at most input length + 50
+    batch_tokens: int = Field(4_096, ge=1)  # source pieces decoded together, padding counted
+
+
+class Config(Section):
+    """Everything a run depends on."""
+
+    seed: int = Field(1, ge=0)  # every random choice comes from it
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    batch: BatchConfig = BatchConfig()
+    optim: OptimConfig = OptimConfig()
+    train: TrainConfig = TrainConfig()
+    decode: DecodeConfig = DecodeConfig()
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML file over the defaults and `section.key=value` overrides over both.
+
+    `data.dir` and `train.dir` default to data/STEM and runs/STEM, STEM being the file's name.
+    Raises ConfigError naming every wrong key and value at once.
+    """
+    path = Path(path)
+    values, lines = _read_yaml(path)
+    origins = {key: f"{path}:{line}" for key, line in lines.items()}
+    _set_default(values, ("data", "dir"), f"data/{path.stem}")
+    _set_default(values, ("train", "dir"), f"runs/{path.stem}")
+    for override in overrides:
+        key, value = _parse_override(override)
+        _set(values, key, value, override)
+        origins = {known: origin for known, origin in origins.items() if known[: len(key)] != key}
+        origins[key] = f"override {override}"
+    return _validated(values, origins, str(path))
+
+
+def parse_config(text: str, name: str) -> Config:
+    """Read back what `dump_config` wrote; `name` is used in errors."""
+    values, lines = _parse_yaml(text, name)
+    return _validated(values, {key: f"{name}:{line}" for key, line in lines.items()}, name)
+
+
+def dump_config(config: Config) -> str:
+    """The whole configuration as YAML, each key written out."""
+    return yaml.safe_dump(config.model_dump(mode="json", exclude_none=True), sort_keys=False, allow_unicode=True)
+
+
+def differences(before: BaseModel, after: BaseModel) -> list[str]:
+    """The keys two configurations disagree on, as `section.key: before -> after`."""
+    left, right = dict(_leaves(before.model_dump(mode="json"))), dict(_leaves(after.model_dump(mode="json")))
+    keys = list(dict.fromkeys([*left, *right]))
+    return [f"{key}: {left.get(key)} -> {right.get(key)}" for key in keys if left.get(key) != right.get(key)]
+
+
+def _leaves(value: object, prefix: str = "") -> Iterator[tuple[str, object]]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _leaves(item, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, value
+
+
+# --- YAML with line numbers -------------------------------------------------------------------------------------
+
+Key = tuple[str | int, ...]
+
+
+def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[Key, int]]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such config file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as a config file: {error}") from None
+    return _parse_yaml(text, str(path))
+
+
+def _parse_yaml(text: str, name: str) -> tuple[dict[str, Any], dict[Key, int]]:
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        values = yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ConfigError(f"{name}:{line}: not valid YAML: {error.problem}") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError(f"{name}: not valid YAML: {error}") from None
+    if values is None:
+        return {}, {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{name}: a config is a mapping of sections (data, model, batch, optim, train, decode)")
+    return values, dict(_node_lines(node, (), name))
+
+
+def _node_lines(node: yaml.Node | None, key: Key, name: str) -> Iterator[tuple[Key, int]]:
+    """The line of every key; a key written twice is an error, which PyYAML lets pass."""
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key_node, value_node in node.value:
+            word, line = str(key_node.value), key_node.start_mark.line + 1
+            if word in seen:
+                raise ConfigError(f"{name}:{line}: {word} is given twice")
+            seen.add(word)
+            yield (*key, word), line
+            yield from _node_lines(value_node, (*key, word), name)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            yield (*key, index), item.start_mark.line + 1
+            yield from _node_lines(item, (*key, index), name)
+
+
+def _parse_override(override: str) -> tuple[tuple[str, ...], object]:
+    name, equals, text = override.partition("=")
+    key = tuple(name.strip().split("."))
+    if not equals or not all(key):
+        raise ConfigError(f"override {override!r} is not of the form section.key=value, such as train.updates=1000")
+    try:
+        return key, yaml.safe_load(text)
+    except yaml.YAMLError:
+        return key, text
+
+
+def _set(values: dict[str, Any], key: Sequence[str], value: object, override: str) -> None:
+    for depth, part in enumerate(key[:-1], 1):
+        inner = values.setdefault(part, {})
+        if inner is None:
+            inner = values[part] = {}
+        if not isinstance(inner, dict):
+            raise ConfigError(f"override {override}: {'.'.join(key[:depth])} is not a section; set it whole")
+        values = inner
+    values[key[-1]] = value
+
+
+def _set_default(values: dict[str, Any], key: tuple[str, str], value: str) -> None:
+    section = values.setdefault(key[0], {})
+    if section is None:
+        section = values[key[0]] = {}
+    if isinstance(section, dict):
+        section.setdefault(key[1], value)
+
+
+# --- Validation: every error at once, in sentences ---------------------------------------------------------------
+
+
+def _validated(values: Mapping[str, Any], origins: Mapping[Key, str], name: str) -> Config:
+    values = {key: {} if value is None else value for key, value in values.items()}
+    try:
+        return Config.model_validate(_coerced(Config, values))
+    except ValidationError as error:
+        problems = dict.fromkeys(_sentence(dict(problem), origins, name) for problem in error.errors())
+        raise ConfigError("\n".join(problems)) from None
+
+
+def _coerced(model: type[BaseModel], values: Any) -> Any:
+    """PyYAML reads `1e-9` as text and `no` as False: put both right by the declared type."""
+    if not isinstance(values, dict):
+        return values
+    result: dict[Any, Any] = {}
+    for key, value in values.items():
+        kind = model.model_fields[key].annotation if key in model.model_fields else None
+        if isinstance(kind, type) and issubclass(kind, Section):
+            result[key] = _coerced(kind, value)
+        elif isinstance(value, bool) and kind is not bool:
+            result[key] = "yes" if value else "no"  # Norwegian is a language, and yes is no number
+        elif isinstance(value, str) and kind is int:
+            result[key] = _whole_number(value)
+        else:
+            result[key] = value
+    return result
+
+
+def _whole_number(text: str) -> int | str:
+    try:
+        return int(float(text)) if float(text).is_integer() else text
+    except ValueError:
+        return text
+
+
+def _sentence(problem: dict[str, Any], origins: Mapping[Key, str], name: str) -> str:
+    path: Key = tuple(part for part in problem["loc"])
+    where = next((origins[path[:depth]] for depth in range(len(path), 0, -1) if path[:depth] in origins), name)
+    dotted = ".".join(str(part) for part in path)
+    if problem["type"] == "extra_forbidden":
+        return f"{where}: {dotted}: unknown key{_nearest(path)}"
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
+    given = problem.get("input")
+    shown = f" (got {given!r})" if isinstance(given, str | int | float | bool) else ""
+    return f"{where}: {dotted}: {message}{shown}"
+
+
+def _nearest(path: Key) -> str:
+    """Suggest the valid key most like the last of `path`, wherever it lives."""
+    word = str(path[-1])
+    siblings = _fields_at(path[:-1])
+    close = difflib.get_close_matches(word, siblings, n=1)
+    if close:
+        return f"; did you mean {close[0]}?"
+    homes = [f"{section}.{word}" for section in Config.model_fields if word in _fields_at((section,))]
+    if homes:
+        return f"; did you mean {homes[0]}?"
+    return f"; known here: {', '.join(siblings)}" if siblings else ""
+
+
+def _fields_at(path: Key) -> list[str]:
+    model: type[BaseModel] = Config
+    for part in path:
+        kind = model.model_fields[part].annotation if isinstance(part, str) and part in model.model_fields else None
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            model = kind
+        else:
+            return list(Source.model_fields) if path[0] == "data" and len(path) > 1 else []
+    return list(model.model_fields)
