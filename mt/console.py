@@ -1,0 +1,71 @@
+"""What a person sees while a command works: notes, warnings and progress, on stderr only."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console as RichConsole
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+Advance = Callable[[int], None]
+
+
+class Console:
+    """Writes to stderr, so that stdout holds results alone; progress bars only on a terminal."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self._rich = RichConsole(stderr=True, highlight=False, soft_wrap=True)
+        self.is_terminal = self._rich.is_terminal and not quiet
+
+    def say(self, text: str) -> None:
+        if not self.quiet:
+            self._rich.print(text, markup=False)
+
+    def warn(self, text: str) -> None:
+        """A warning is shown even when quiet."""
+        self._rich.print(f"warning: {text}", markup=False, style="yellow")
+
+    @contextmanager
+    def track(self, description: str, total: int | None = None, unit: str = "lines") -> Iterator[Advance]:
+        """Show a stage's progress with rate and time left; off a terminal, one line when it ends.
+
+        Yields a function to call with the number of units just done.
+        """
+        start, done = time.monotonic(), 0
+        progress = _progress(self._rich) if self.is_terminal else None
+        task = progress.add_task(description, total=total, rate="") if progress else None
+
+        def advance(count: int) -> None:
+            nonlocal done
+            done += count
+            if progress is not None and task is not None:
+                rate = done / max(time.monotonic() - start, 1e-9)
+                progress.update(task, completed=done, rate=f"{rate:,.0f} {unit}/s")
+
+        if progress is None:
+            yield advance
+        else:
+            with progress:
+                yield advance
+        seconds = time.monotonic() - start
+        if done and progress is None:
+            self.say(f"{description}: {done:,} {unit} in {seconds:.1f} s ({done / max(seconds, 1e-9):,.0f} {unit}/s)")
+
+
+def _progress(console: RichConsole) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+    )
+
+
+def print_result(text: str) -> None:
+    """Write a result, the only thing that goes to stdout."""
+    sys.stdout.write(text + "\n")
