@@ -1,0 +1,94 @@
+"""Length-bucketed batches (section 5.1): a pure plan, so that any point of it can be found again at once."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from mt.errors import DataError
+
+Rows = npt.NDArray[np.int64]  # row numbers of the corpus
+Lengths = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """A place in the training data: the next batch is number `batch` of `epoch`, both counted from 0."""
+
+    epoch: int = 0
+    batch: int = 0
+
+
+def plan_batches(lengths_N2: Lengths, max_tokens: int, seed: int, epoch: int) -> list[Rows]:
+    """Group pairs of like length into batches of at most `max_tokens` a side, in random order (section 5.1).
+
+    Lengths in tokens, EOS counted; padding counts against the budget.
+    Pure: the same arguments give the same plan, so a resume recomputes it.
+    Raises DataError when one sentence alone exceeds the budget.
+    """
+    longest = int(lengths_N2.max())
+    if longest > max_tokens:
+        row = int(lengths_N2.max(axis=1).argmax())
+        raise DataError(
+            f"pair {row + 1} has {longest:,} tokens on one side, but a batch holds {max_tokens:,}: raise batch.tokens"
+        )
+    random = np.random.Generator(np.random.PCG64([seed, epoch]))
+    order = _by_length(lengths_N2, random)
+    # The first batch is cut short at random, so that from epoch to epoch different sentences meet.
+    batches = np.split(order, _cuts(lengths_N2[order], max_tokens, int(random.integers(longest, max_tokens + 1))))
+    return [batches[index] for index in random.permutation(len(batches))]
+
+
+def _by_length(lengths_N2: Lengths, random: np.random.Generator) -> Rows:
+    """Rows sorted by target length, then source length, in a random order among equals.
+
+    The source runs up in one group of equal targets and down in the next, so that neighbours stay alike there too.
+    """
+    source_N, target_N = lengths_N2[:, 0], lengths_N2[:, 1]
+    zigzag_N = np.where(target_N % 2 == 0, source_N, -source_N)
+    return np.lexsort((random.random(len(lengths_N2)), zigzag_N, target_N))
+
+
+def _cuts(lengths_N2: Lengths, max_tokens: int, first: int) -> list[int]:
+    """Where to cut sorted pairs so that rows * longest fills, but stays within, the budget (`first`: of batch one)."""
+    cuts: list[int] = []
+    start, N = 0, len(lengths_N2)
+    while start < N:
+        budget = max_tokens if cuts else first
+        # A batch cannot hold more rows than its first pair's length allows: look no further than that.
+        window_N2 = lengths_N2[start : start + max_tokens // int(lengths_N2[start].max())]
+        longest_N2 = np.maximum.accumulate(window_N2, axis=0)
+        padded_N = longest_N2.max(axis=1) * np.arange(1, len(window_N2) + 1)
+        start += max(1, int(np.searchsorted(padded_N, budget, side="right")))
+        cuts.append(start)
+    return cuts[:-1]
+
+
+def micro_batches(rows: Rows, lengths_N2: Lengths, max_tokens: int, parts: int = 1) -> list[Rows]:
+    """Cut an update's batch into pieces of at most `max_tokens` a side, their number a multiple of `parts`.
+
+    A piece may be empty when `parts` exceeds the rows.
+    """
+    longest_R = lengths_N2[rows].max(axis=1)
+    count = -(-len(rows) * int(longest_R.max()) // max_tokens)
+    count = -(-count // parts) * parts
+    return np.array_split(rows, count)
+
+
+def batches_from(lengths_N2: Lengths, max_tokens: int, seed: int, cursor: Cursor) -> Iterator[tuple[Rows, Cursor]]:
+    """Batches without end from `cursor` on, each with the cursor of the batch after it."""
+    epoch, start = cursor.epoch, cursor.batch
+    while True:
+        plan = plan_batches(lengths_N2, max_tokens, seed, epoch)
+        for index in range(start, len(plan)):
+            last = index + 1 == len(plan)
+            yield plan[index], Cursor(epoch + 1, 0) if last else Cursor(epoch, index + 1)
+        epoch, start = epoch + 1, 0
+
+
+def padding_share(plan: list[Rows], lengths_N2: Lengths) -> float:
+    """The share of the positions of all batches, both sides, that are padding."""
+    real = int(lengths_N2.sum())
+    padded = sum(int(lengths_N2[rows].max(axis=0).sum()) * len(rows) for rows in plan)
+    return 1 - real / padded
