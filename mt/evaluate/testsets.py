@@ -1,0 +1,217 @@
+"""Test sets by name, from a folder, sacreBLEU's cache or download, or the WMT14 data set of the Hugging Face hub.
+
+newstest2014 is always the full set of 3,003 sentences (sacreBLEU calls it wmt14/full), as in the paper;
+newstest2014-filtered is the official one of 2,737 (sacreBLEU's wmt14). Every result says which it is and how many.
+"""
+
+import difflib
+import os
+import urllib.request
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import sacrebleu
+
+from mt.errors import DataError, UsageError
+
+# Our name: sacreBLEU's. WMT's newstestYYYY is wmtYY but for 2014, whose short name sacreBLEU gives to the filtered set.
+_SACREBLEU = {f"newstest20{year:02}": f"wmt{year:02}" for year in range(8, 22)} | {
+    "newstest2014": "wmt14/full",
+    "newstest2014-filtered": "wmt14",
+    "test_2016_flickr": "multi30k/2016",
+    "test_2017_flickr": "multi30k/2017",
+}
+_OURS = {theirs: ours for ours, theirs in _SACREBLEU.items()}
+_SENTENCES = {  # between English and German
+    "newstest2013": 3_000,
+    "newstest2014": 3_003,
+    "newstest2014-filtered": 2_737,
+    "test_2016_flickr": 1_000,
+}
+_HUB = "wmt/wmt14"
+_HUB_SPLITS = {"newstest2013": "validation", "newstest2014": "test"}
+_HUB_LANGUAGES = ("cs", "de", "fr", "ru")  # each with English
+_PATIENCE = 5  # seconds to wait for a server to answer
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """Source sentences with one or more lists of references, and where they come from."""
+
+    name: str
+    pair: str  # such as en-de
+    origin: str
+    sources: list[str]
+    references: tuple[list[str], ...]
+
+    @property
+    def title(self) -> str:
+        return f"{self.name} {self.pair}, {len(self.sources):,} sentences, from {self.origin}"
+
+
+def load_testset(name: str, src: str, tgt: str, data_dir: Path | None = None) -> TestSet:
+    """Find a test set by our name or sacreBLEU's; with `data_dir`, there alone, as NAME.src and NAME.tgt.
+
+    Raises UsageError for an unknown name or language pair, and DataError when the set cannot be had or is not what its
+    name says.
+    """
+    name = _OURS.get(name, name)
+    if data_dir is not None:
+        return _checked(_from_folder(name, src, tgt, data_dir))
+    _check_known(name, src, tgt)
+    misses = []
+    for origin in (_from_sacrebleu_cache, _from_datasets_cache, _from_sacrebleu, _from_hub):
+        try:
+            return _checked(origin(name, src, tgt))
+        except _AbsentError as absent:
+            misses.append(str(absent))
+    raise DataError(
+        f"{name} {src}-{tgt} cannot be had: {'; '.join(dict.fromkeys(misses))}.\n"
+        f"Give --data DIR with {name}.{src} and {name}.{tgt}, or fetch it where there is a network: "
+        f"sacrebleu --download {_SACREBLEU.get(name, name)} -l {src}-{tgt}"
+    )
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a UTF-8 text file, split at line feeds alone, as sacreBLEU does.
+
+    Raises DataError when the file is missing, cannot be read, or is not UTF-8.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise DataError(f"{path}:{line}: not UTF-8 text") from None
+    lines = text.split("\n")
+    if lines[-1] == "":
+        lines.pop()
+    return [line.removesuffix("\r") for line in lines]
+
+
+def _check_known(name: str, src: str, tgt: str) -> None:
+    dataset = sacrebleu.DATASETS.get(_SACREBLEU.get(name, name))
+    if dataset is None:
+        known = [*_SACREBLEU, *sacrebleu.DATASETS]
+        close = difflib.get_close_matches(name, known, n=3)
+        hint = f"did you mean {' or '.join(close)}?" if close else f"known are {', '.join(known)}"
+        raise UsageError(f"unknown test set {name!r}; {hint}")
+    if f"{src}-{tgt}" not in dataset.langpairs:
+        raise UsageError(f"test set {name} has no {src}-{tgt}, but {', '.join(dataset.langpairs)}")
+
+
+def _checked(testset: TestSet) -> TestSet:
+    """Refuse a set whose sides differ, or whose length is not the one its name promises."""
+    count = len(testset.sources)
+    for reference in testset.references:
+        if len(reference) != count:
+            raise DataError(f"{testset.origin}: {count:,} source but {len(reference):,} reference sentences")
+    expected = _SENTENCES.get(testset.name) if testset.pair in ("en-de", "de-en") else None
+    if expected not in (None, count):
+        others = [name for name, sentences in _SENTENCES.items() if sentences == count]
+        hint = f"; {count:,} is {others[0]}" if others else ""
+        raise DataError(f"{testset.origin}: {count:,} sentences, but {testset.name} has {expected:,}{hint}")
+    return testset
+
+
+# --- Places to look ----------------------------------------------------------------------------------------------
+
+
+class _AbsentError(Exception):
+    """A place does not have the test set; says why."""
+
+
+def _from_folder(name: str, src: str, tgt: str, folder: Path) -> TestSet:
+    stem = name.replace("/", "_")
+    paths = [folder / f"{stem}.{language}" for language in (src, tgt)]
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder")
+    missing = [path.name for path in paths if not path.exists()]
+    if missing:
+        raise DataError(f"{folder}: {' and '.join(missing)} not found there")
+    source, reference = (read_lines(path) for path in paths)
+    return TestSet(name, f"{src}-{tgt}", str(folder), source, (reference,))
+
+
+def _from_sacrebleu_cache(name: str, src: str, tgt: str) -> TestSet:
+    """Read the two files alone: sacreBLEU itself would want those of documents and genres as well."""
+    theirs, pair = _SACREBLEU.get(name, name), f"{src}-{tgt}"
+    stem = Path(sacrebleu.SACREBLEU_DIR) / theirs / f"{theirs.replace('/', '_')}.{pair}"
+    paths = [Path(f"{stem}.{field}") for field in ("src", "ref")]
+    if not all(path.exists() for path in paths):
+        raise _AbsentError(f"not in sacreBLEU's cache {sacrebleu.SACREBLEU_DIR}")
+    source, reference = (read_lines(path) for path in paths)
+    return TestSet(name, pair, f"sacreBLEU's {theirs}", source, (reference,))
+
+
+def _from_sacrebleu(name: str, src: str, tgt: str) -> TestSet:
+    theirs, pair = _SACREBLEU.get(name, name), f"{src}-{tgt}"
+    urls = sacrebleu.DATASETS[theirs].data or []
+    raw = Path(sacrebleu.SACREBLEU_DIR) / theirs / "raw"
+    downloaded = any(path.is_file() and path.stat().st_size for path in raw.glob("*"))
+    if not downloaded and not all(_reachable(url) for url in urls):
+        raise _AbsentError(f"{urlsplit(urls[0]).hostname} cannot be reached")
+    try:
+        source = read_lines(Path(sacrebleu.get_source_file(theirs, pair)))
+        references = tuple(read_lines(Path(path)) for path in sacrebleu.get_reference_files(theirs, pair))
+    except (Exception, SystemExit) as error:  # its downloads and conversions fail in many ways, sys.exit among them
+        raise _AbsentError(
+            f"sacreBLEU could not prepare it ({type(error).__name__}; remove {raw.parent} to start afresh)"
+        ) from None
+    return TestSet(name, pair, f"sacreBLEU's {theirs}", source, references)
+
+
+def _from_datasets_cache(name: str, src: str, tgt: str) -> TestSet:
+    """Read the cached split directly: by name, `datasets` would first ask the hub, and for long when there is none."""
+    config, split = _hub_config(name, src, tgt)
+    from datasets import Dataset
+    from datasets.config import HF_DATASETS_CACHE
+
+    folder = Path(HF_DATASETS_CACHE) / _HUB.replace("/", "___") / config
+    files = sorted(folder.glob(f"*/*/wmt14-{split}.arrow"))
+    if not files:
+        raise _AbsentError("not in the cache of datasets")
+    return _from_translations(Dataset.from_file(str(files[-1]))["translation"], name, src, tgt)
+
+
+def _from_hub(name: str, src: str, tgt: str) -> TestSet:
+    config, split = _hub_config(name, src, tgt)
+    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+    if not _reachable(f"{endpoint}/datasets/{_HUB}"):
+        raise _AbsentError(f"{urlsplit(endpoint).hostname} cannot be reached")
+    from datasets import load_dataset
+
+    try:
+        rows = load_dataset(
+            _HUB, config, split=split, streaming=True
+        )  # without streaming, it fetches training text too
+        return _from_translations([row["translation"] for row in rows], name, src, tgt)
+    except Exception as error:
+        raise _AbsentError(f"datasets could not load {_HUB} ({type(error).__name__})") from None
+
+
+def _hub_config(name: str, src: str, tgt: str) -> tuple[str, str]:
+    other = ({src, tgt} - {"en"}).pop()
+    if name not in _HUB_SPLITS or "en" not in (src, tgt) or other not in _HUB_LANGUAGES:
+        raise _AbsentError(f"not part of {_HUB}")
+    return f"{other}-en", _HUB_SPLITS[name]
+
+
+def _from_translations(translations: Sequence[dict[str, str]], name: str, src: str, tgt: str) -> TestSet:
+    sources = [translation[src] for translation in translations]
+    references = [translation[tgt] for translation in translations]
+    return TestSet(name, f"{src}-{tgt}", f"the {_HUB_SPLITS[name]} split of {_HUB}", sources, (references,))
+
+
+def _reachable(url: str) -> bool:
+    request = urllib.request.Request(url, method="HEAD")
+    try:
+        with urllib.request.urlopen(request, timeout=_PATIENCE):
+            return True
+    except OSError:
+        return False
