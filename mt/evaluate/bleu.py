@@ -64,7 +64,7 @@ def paper_bleu(hypotheses: Sequence[str], *references: Sequence[str], lang: str)
     """
     tokenize = _moses(lang)
     return _tokenized_score(
-        "BLEU as in the paper (not comparable)",
+        "paper BLEU (not comparable)",
         f"moses-{lang}-atat",
         lambda text: _split_compounds(tokenize(text)),
         hypotheses,
@@ -80,7 +80,7 @@ def multi30k_bleu(hypotheses: Sequence[str], *references: Sequence[str], lang: s
     """
     tokenize, normalize = _moses(lang), _moses_normalizer(lang)
     return _tokenized_score(
-        "BLEU lower-cased and tokenised (not comparable)",
+        "Multi30k BLEU (not comparable)",
         f"lc-norm-moses-{lang}",
         lambda text: tokenize(normalize(text.lower())),
         hypotheses,
@@ -95,6 +95,15 @@ def exact_matches(hypotheses: Sequence[str], references: Sequence[str]) -> float
         hypothesis.strip() == reference.strip() for hypothesis, reference in zip(hypotheses, references, strict=True)
     )
     return hits / len(hypotheses)
+
+
+def sentence_chrf(hypotheses: Sequence[str], *references: Sequence[str]) -> list[float]:
+    """chrF2 of each sentence alone, for looking at single sentences: 0 to 100."""
+    check_lengths(hypotheses, *references)
+    metric = CHRF()
+    return [
+        float(metric.sentence_score(text, given).score) for text, *given in zip(hypotheses, *references, strict=True)
+    ]
 
 
 def check_lengths(hypotheses: Sequence[str], *references: Sequence[str]) -> None:
