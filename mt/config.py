@@ -32,6 +32,9 @@ class Source(Section):
     config: str | None = None  # with `dataset`: its configuration, such as de-en
     split: str = "train"  # with `dataset` and `demo`: which split
     demo: int | None = Field(None, ge=1)  # this many pairs of the embedded demo grammar
+    columns: tuple[str, ...] = ()  # with a .tsv: what its columns hold, such as [en, de]; else its header, or src, tgt
+    quoted: bool = False  # with a .tsv: fields are quoted the way spreadsheets do it
+    weight: float = Field(1.0, gt=0)  # in training, how often an epoch sees each pair: 2 is twice, 0.5 a seeded half
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
@@ -47,6 +50,8 @@ class Source(Section):
         ]
         if sum(kinds) != 1:
             raise ValueError("give exactly one of prefix, src + tgt, pairs, dataset, demo")
+        if (self.columns or self.quoted) and ".tsv" not in (self.pairs or "").lower():
+            raise ValueError("columns and quoted describe a .tsv file: give it as pairs")
         return self
 
 
@@ -67,6 +72,18 @@ def _as_source(item: object) -> object:
 Sources = Annotated[tuple[Source, ...], BeforeValidator(_as_sources)]
 
 
+class CleanConfig(Section):
+    """Which training pairs are dropped, each counted by its reason; validation and test pairs all stay."""
+
+    empty: bool = True  # nothing but white space on a side
+    invalid_utf8: bool = True  # bytes that are not UTF-8; when kept, they become U+FFFD
+    control: bool = True  # control characters other than a tab
+    copies: bool = True  # source equals target
+    duplicates: bool = True  # a pair that came before, in this or an earlier source
+    max_pieces: int = Field(256, ge=1)  # longest side, in pieces and its EOS
+    max_ratio: float = Field(9.0, ge=0)  # longer side to shorter, in pieces and their EOS; 0 allows any
+
+
 class DataConfig(Section):
     """Text in, token ids out (section 5.1)."""
 
@@ -78,6 +95,7 @@ class DataConfig(Section):
     test: Sources = (Source(dataset="wmt/wmt14", config="de-en", split="test"),)
     vocab_size: int = Field(37_000, ge=16, le=65_536)  # 5.1: "a shared source-target vocabulary of about 37000 tokens"
     tokenizer_sample: int = Field(2_000_000, ge=1)  # sentences the subword model is trained on; bounds memory
+    clean: CleanConfig = CleanConfig()
 
     @model_validator(mode="before")
     @classmethod
@@ -88,6 +106,12 @@ class DataConfig(Section):
                 raise ValueError("data.train needs data.valid beside it: name the pairs to validate on")
             values = {"test": (), **values}
         return values
+
+    @model_validator(mode="after")
+    def _weights_are_for_training(self) -> Self:
+        if any(source.weight != 1 for source in (*self.valid, *self.test)):
+            raise ValueError("weight is for data.train alone: validation and test pairs count once")
+        return self
 
 
 class ModelConfig(Section):
@@ -133,9 +157,8 @@ class TrainConfig(Section):
     updates: int = Field(100_000, ge=1)  # 5.2
     label_smoothing: float = Field(0.1, ge=0, lt=1)  # 5.4
     average: int = Field(5, ge=1)  # 6.1: "averaging the last 5 checkpoints"
-    save_every: int = Field(1_500, ge=1)  # updates; about the 10 minutes of section 6.1 at the paper's speed
+    checkpoint_every: int = Field(1_500, ge=1)  # updates; each is validated; about the 10 minutes of section 6.1
     keep: int = Field(5, ge=1)  # newest checkpoints kept, beside the best
-    validate_every: int = Field(1_500, ge=1)  # updates
     log_every: int = Field(100, ge=1)  # updates
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # of the matrix products; weights stay float32

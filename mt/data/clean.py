@@ -1,0 +1,115 @@
+"""Which training pairs are dropped, why, and a sample of them to read."""
+
+import hashlib
+import random
+import re
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from mt.config import CleanConfig
+from mt.data.corpus import Corpus
+from mt.data.sources import Chunk
+
+SAMPLE = 100  # dropped pairs kept for reading, by reason
+
+# Control characters but the tab, and the lone surrogates that stand for bytes which are not UTF-8.
+_CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def text_problems(chunk: Chunk, rules: CleanConfig) -> dict[int, str]:
+    """What is wrong with each unusable row of a chunk, judged by its text alone: the first reason that holds."""
+    problems = dict(chunk.problems)
+    for row, (source, target) in enumerate(zip(chunk.source, chunk.target, strict=True)):
+        if row not in problems and (problem := _problem(source, target, rules)):
+            problems[row] = problem
+    return problems
+
+
+def _problem(source: str, target: str, rules: CleanConfig) -> str:
+    if rules.empty and (not source or source.isspace() or not target or target.isspace()):
+        return "empty side"
+    if rules.copies and source == target:
+        return "source equals target"
+    if source.isprintable() and target.isprintable():  # quick, and true of nearly all
+        return ""
+    if rules.invalid_utf8 and (_SURROGATE.search(source) or _SURROGATE.search(target)):
+        return "invalid UTF-8"
+    if rules.control and (_CONTROL.search(source) or _CONTROL.search(target)):
+        return "control character"
+    return ""
+
+
+def valid_unicode(text: str) -> str:
+    """The text with U+FFFD for whatever was not UTF-8."""
+    return text if text.isprintable() else _SURROGATE.sub("\ufffd", text)
+
+
+def length_problems(pairs: Corpus, rules: CleanConfig) -> dict[int, str]:
+    """The rows that are too long or whose sides differ too much in length, in pieces with their EOS."""
+    source_N, target_N = pairs.source.lengths, pairs.target.lengths
+    long_N, short_N = np.maximum(source_N, target_N), np.minimum(source_N, target_N)
+    problems = {}
+    if rules.max_ratio:
+        problems = dict.fromkeys(np.flatnonzero(long_N > rules.max_ratio * short_N).tolist(), "length ratio")
+    return problems | dict.fromkeys(np.flatnonzero(long_N > rules.max_pieces).tolist(), "too long")
+
+
+class SeenPairs:
+    """The pairs met so far as 64-bit hashes, 8 bytes each: at 4.5 million pairs, one of 2 million runs loses a pair."""
+
+    def __init__(self) -> None:
+        self._runs: list[npt.NDArray[np.uint64]] = []  # sorted, each at least twice as long as the next
+
+    def repeated(self, sources: list[str], targets: list[str]) -> npt.NDArray[np.bool_]:
+        """Which of these pairs came before, among them or earlier; remembers the others."""
+        hashes_N = np.array([_hash(*pair) for pair in zip(sources, targets, strict=True)], dtype=np.uint64)
+        repeated_N = np.ones(len(hashes_N), dtype=bool)
+        repeated_N[np.unique(hashes_N, return_index=True)[1]] = False
+        for run in self._runs:
+            repeated_N |= run[np.minimum(np.searchsorted(run, hashes_N), len(run) - 1)] == hashes_N
+        self._remember(hashes_N[~repeated_N])
+        return repeated_N
+
+    def _remember(self, hashes: npt.NDArray[np.uint64]) -> None:
+        while self._runs and len(self._runs[-1]) < 2 * len(hashes):
+            hashes = np.concatenate([self._runs.pop(), hashes])
+        if len(hashes):
+            self._runs.append(np.sort(hashes))
+
+
+def _hash(source: str, target: str) -> int:
+    text = f"{source}\n{target}".encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
+
+
+class Drops:
+    """Counts dropped pairs by reason, and keeps a random sample of each reason's."""
+
+    def __init__(self, seed: int) -> None:
+        self.counts: Counter[str] = Counter()
+        self._random = random.Random(seed)
+        self._sample: dict[str, list[tuple[str, str, str]]] = {}
+
+    def add(self, reason: str, place: str, source: str, target: str) -> None:
+        self.counts[reason] += 1
+        sample = self._sample.setdefault(reason, [])
+        # Reservoir sampling: every dropped pair has the same chance to be among those kept.
+        index = len(sample) if len(sample) < SAMPLE else self._random.randrange(self.counts[reason])
+        if index < SAMPLE:
+            sample[index : index + 1] = [(place, source, target)]
+
+    def write(self, path: Path) -> None:
+        """A table of reason, place, source and target; tabs and the like in the text are written as escapes."""
+        rows = [("reason", "where", "source", "target")]
+        for reason in sorted(self._sample):
+            rows += [(reason, *dropped) for dropped in self._sample[reason]]
+        with open(path, "w", encoding="utf-8", newline="\n") as file:
+            file.writelines("\t".join(_printable(field) for field in row) + "\n" for row in rows)
+
+
+def _printable(text: str) -> str:
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

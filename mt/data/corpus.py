@@ -1,0 +1,153 @@
+"""Sentences as subword ids on disk: memory-mapped, so a corpus of any size costs little memory.
+
+A side of a corpus is two arrays: `ids` (uint16), all sentences one after another, each with its final EOS and no BOS,
+and `offsets` (int64), where each sentence begins, with the total at the end. Rows are sentence pairs.
+"""
+
+import io
+from itertools import chain
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from mt.data.tokenizer import EOS, PAD
+from mt.errors import DataError
+
+Ids = npt.NDArray[np.uint16]
+Whole = npt.NDArray[np.int64]  # whole numbers: rows, lengths, offsets, and ids in a batch
+
+_HEADER_BYTES = 128  # what numpy writes before a one-dimensional array, whatever its length
+
+
+class Sentences:
+    """One side of a corpus: sentence i is `ids[offsets[i]:offsets[i + 1]]`; lengths count the EOS."""
+
+    def __init__(self, ids: Ids, offsets: Whole) -> None:
+        self.ids = ids
+        self.offsets = offsets
+        self.lengths = np.diff(offsets)
+
+    @classmethod
+    def from_lists(cls, sentences: list[list[int]]) -> Self:
+        """Sentences given without EOS, which is added."""
+        for ids in sentences:
+            ids.append(EOS)
+        offsets = np.zeros(len(sentences) + 1, dtype=np.int64)
+        np.cumsum([len(ids) for ids in sentences], out=offsets[1:])
+        return cls(np.fromiter(chain.from_iterable(sentences), dtype=np.uint16, count=int(offsets[-1])), offsets)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, row: int) -> Ids:
+        return np.asarray(self.ids[self.offsets[row] : self.offsets[row + 1]])
+
+    def take(self, rows: Whole) -> "Sentences":
+        """The sentences of `rows`, in that order."""
+        lengths_B = self.lengths[rows]
+        offsets = np.concatenate([[0], np.cumsum(lengths_B)])
+        shift = np.repeat(self.offsets[rows] - offsets[:-1], lengths_B)
+        return Sentences(self.ids[np.arange(offsets[-1]) + shift], offsets)
+
+    def gather(self, rows: Whole) -> Whole:
+        """The sentences of `rows` side by side: [B, longest], filled up with PAD."""
+        lengths_B = self.lengths[rows]
+        positions_L = np.arange(lengths_B.max(initial=0))
+        wanted_BL = self.offsets[rows][:, None] + positions_L
+        ids_BL = np.take(self.ids, wanted_BL, mode="clip").astype(np.int64)
+        ids_BL[positions_L >= lengths_B[:, None]] = PAD
+        return ids_BL
+
+
+class Corpus:
+    """Sentence pairs as ids; raises DataError when the sides differ in number."""
+
+    def __init__(self, source: Sentences, target: Sentences) -> None:
+        if len(source) != len(target):
+            raise DataError(f"the corpus has {len(source):,} source but {len(target):,} target sentences")
+        self.source = source
+        self.target = target
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def take(self, rows: Whole) -> "Corpus":
+        """The pairs of `rows`, in that order."""
+        return Corpus(self.source.take(rows), self.target.take(rows))
+
+    def gather(self, rows: Whole) -> tuple[Whole, Whole]:
+        """The pairs of `rows`: [B, S] and [B, T], each sentence with its EOS, filled up with PAD."""
+        return self.source.gather(rows), self.target.gather(rows)
+
+
+def open_corpus(folder: Path) -> Corpus:
+    """Map a written corpus; raises DataError when a file is missing or damaged."""
+    return Corpus(_open_sentences(folder, "source"), _open_sentences(folder, "target"))
+
+
+def _open_sentences(folder: Path, side: str) -> Sentences:
+    ids, offsets = (_mapped(folder / f"{side}.{part}.npy") for part in ("ids", "offsets"))
+    if not len(offsets) or offsets[-1] != len(ids):
+        raise DataError(f"{folder}/{side}.ids.npy does not fit its offsets; run mt prepare again")
+    return Sentences(ids, np.asarray(offsets))
+
+
+def _mapped(path: Path) -> npt.NDArray[Any]:
+    try:
+        array: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing; run mt prepare again") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} is damaged ({error}); run mt prepare again") from None
+    return array
+
+
+class CorpusWriter:
+    """Writes a corpus piece by piece; memory holds the lengths alone."""
+
+    def __init__(self, folder: Path) -> None:
+        self._source = _SentencesWriter(folder, "source")
+        self._target = _SentencesWriter(folder, "target")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._source.close()
+        self._target.close()
+
+    def write(self, pairs: Corpus) -> None:
+        self._source.write(pairs.source)
+        self._target.write(pairs.target)
+
+
+class _SentencesWriter:
+    """Appends to `SIDE.ids.npy` under a header that is written last, when the length is known."""
+
+    def __init__(self, folder: Path, side: str) -> None:
+        self._offsets_path = folder / f"{side}.offsets.npy"
+        self._file: IO[bytes] = open(folder / f"{side}.ids.npy", "wb")  # noqa: SIM115 (closed by close)
+        self._file.write(bytes(_HEADER_BYTES))
+        self._lengths = [np.zeros(1, dtype=np.int64)]
+
+    def write(self, sentences: Sentences) -> None:
+        self._file.write(sentences.ids.tobytes())
+        self._lengths.append(sentences.lengths)
+
+    def close(self) -> None:
+        offsets = np.concatenate(self._lengths).cumsum()
+        with self._file:
+            self._file.seek(0)
+            self._file.write(_header(int(offsets[-1])))
+        np.save(self._offsets_path, offsets, allow_pickle=False)
+
+
+def _header(length: int) -> bytes:
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<u2", "fortran_order": False, "shape": (length,)})
+    return header.getvalue()

@@ -1,0 +1,330 @@
+"""Sentence pairs from where they lie: text files, tables, `datasets`, or the demo grammar.
+
+Lines end at a line feed and nowhere else: U+2028, U+0085 or a lone carriage return inside a line would otherwise put
+the two sides out of step.
+"""
+
+import bz2
+import csv
+import gzip
+import io
+import json
+import lzma
+import os
+import urllib.error
+import urllib.request
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from pathlib import Path
+from typing import IO, Any
+
+from mt.config import Source
+from mt.errors import DataError
+
+CHUNK = 10_000  # pairs handed on together
+HUB_SECONDS = 3  # a hub that has not answered by then counts as unreachable
+
+_COMPRESSED = (".gz", ".xz", ".bz2", ".zst")
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Pairs that follow one another in a source; invalid UTF-8 shows as lone surrogates.
+
+    `first` is the number of the first pair, counted from 1; `problems` says which rows could not be read as a pair,
+    and why; `line_feeds` counts the fields in which a line feed was turned into a space.
+    """
+
+    source: list[str]
+    target: list[str]
+    first: int
+    problems: dict[int, str] = field(default_factory=dict)
+    line_feeds: int = 0
+
+
+def name_of(source: Source) -> str:
+    """A source as errors and reports name it."""
+    if source.dataset is not None:
+        return " ".join(part for part in (source.dataset, source.config, source.split) if part)
+    if source.demo is not None:
+        return f"demo {source.split}"
+    return str(source.prefix or source.pairs or source.src)
+
+
+def read_pairs(source: Source, src: str, tgt: str, seed: int) -> Iterator[Chunk]:
+    """The pairs of a source, `src` language first, in chunks.
+
+    Raises DataError when a file is missing or damaged, and when two files that should match line for line do not.
+    """
+    if source.demo is not None:
+        return _demo(source, src, tgt, seed)
+    if source.dataset is not None:
+        return _dataset(source, src, tgt)
+    files = source_files(source, src, tgt)
+    if source.pairs is None:
+        return _text(*files)
+    kind = _table_kind(files[0])
+    if kind == ".tsv":
+        return _tsv(files[0], source, src, tgt)
+    if kind == ".jsonl":
+        return _jsonl(files[0], src, tgt)
+    return _parquet(files[0], src, tgt)
+
+
+def source_files(source: Source, src: str, tgt: str) -> list[Path]:
+    """The local files a source is made of, none for the hub; raises DataError when one is missing."""
+    if source.prefix is not None:
+        return [_with_any_suffix(f"{source.prefix}.{language}") for language in (src, tgt)]
+    if source.pairs is not None:
+        return [_existing(source.pairs)]
+    if source.src is not None and source.tgt is not None:
+        return [_existing(source.src), _existing(source.tgt)]
+    if source.dataset is not None and _is_folder(source.dataset):
+        return [path for path in sorted(Path(source.dataset).rglob("*")) if path.is_file()]
+    return []
+
+
+# --- Files -------------------------------------------------------------------------------------------------------
+
+
+def _with_any_suffix(name: str) -> Path:
+    for suffix in ("", *_COMPRESSED):
+        if (path := Path(name + suffix)).is_file():
+            return path
+    raise DataError(f"{name}: no such file, nor {', '.join(_COMPRESSED)} of it; paths are relative to {Path.cwd()}")
+
+
+def _existing(name: str) -> Path:
+    path = Path(name)
+    if path.is_file():
+        return path
+    what = "is a folder, not a file" if path.is_dir() else "no such file"
+    raise DataError(f"{name}: {what}; paths are relative to {Path.cwd()}")
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """The file's bytes, decompressed by its suffix; whatever is wrong with them becomes a DataError."""
+    openers = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open, ".zst": _open_zst}
+    opener: Any = openers.get(path.suffix.lower(), open)
+    try:
+        with opener(path, "rb") as file:
+            yield file
+    except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from None
+
+
+def _open_zst(path: Path, mode: str) -> IO[bytes]:
+    import pyarrow  # the standard library knows zstd from Python 3.14 on
+
+    assert mode == "rb"
+    stream: IO[bytes] = pyarrow.input_stream(str(path), compression="zstd")
+    return stream
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """Lines without their end: a line feed, or carriage return and line feed. A byte-order mark is no text."""
+    with _opened(path) as file:
+        text = io.TextIOWrapper(io.BufferedReader(file), "utf-8", errors="surrogateescape", newline="\n")
+        first = next(text, "").removeprefix("\ufeff")
+        for line in chain([first] if first else [], text):
+            yield line.removesuffix("\n").removesuffix("\r")
+
+
+def _text(source: Path, target: Path) -> Iterator[Chunk]:
+    sources, targets = _lines(source), _lines(target)
+    first = 1
+    while True:
+        chunk = Chunk(list(islice(sources, CHUNK)), list(islice(targets, CHUNK)), first)
+        read = len(chunk.source), len(chunk.target)
+        if read[0] != read[1]:
+            counts = first - 1 + read[0] + _count(sources), first - 1 + read[1] + _count(targets)
+            longer = source if counts[0] > counts[1] else target
+            raise DataError(
+                f"{source} has {counts[0]:,} lines but {target} has {counts[1]:,}: "
+                f"{longer}:{min(counts) + 1} is the first line without a partner"
+            )
+        if not read[0]:
+            return
+        yield chunk
+        first += read[0]
+
+
+def _count(items: Iterator[str]) -> int:
+    return sum(1 for _ in items)
+
+
+# --- Tables ------------------------------------------------------------------------------------------------------
+
+Row = tuple[str, str, str]  # source, target, and "" or why this is no pair
+
+
+def _table_kind(path: Path) -> str:
+    for suffix in reversed(path.suffixes[-2:]):
+        if suffix.lower() in (".tsv", ".jsonl", ".parquet"):
+            return suffix.lower()
+    raise DataError(f"{path}: pairs come from .tsv, .jsonl and .parquet files; give text files as prefix or src + tgt")
+
+
+def _tsv(path: Path, source: Source, src: str, tgt: str) -> Iterator[Chunk]:
+    """Columns are named by `columns`, else by a first line that names both languages, else they are source, target."""
+    rows = _quoted_rows(path) if source.quoted else (line.split("\t") for line in _lines(path))
+    head = next(rows, None)
+    if head is None:
+        return
+    has_names = not source.columns and src in head and tgt in head
+    names = head if has_names else list(source.columns or (src, tgt))
+    if src not in names or tgt not in names:
+        raise DataError(f"{path}: its columns {', '.join(names)} lack {src} or {tgt}")
+    at = names.index(src), names.index(tgt)
+    if len(head) <= max(at):
+        raise DataError(f"{path}:1: {len(head)} column(s): a pair is two texts with a tab between them")
+    lines = rows if has_names else chain([head], rows)
+    yield from _chunks((_tsv_row(row, at, len(head)) for row in lines), 2 if has_names else 1)
+
+
+def _tsv_row(row: list[str], at: tuple[int, int], width: int) -> Row:
+    if len(row) == width:
+        return row[at[0]], row[at[1]], ""
+    return "\t".join(row), "", f"not {width} columns"
+
+
+def _quoted_rows(path: Path) -> Iterator[list[str]]:
+    csv.field_size_limit(2**31 - 1)
+    rows = csv.reader((line + "\n" for line in _lines(path)), delimiter="\t")
+    try:
+        yield from rows
+    except csv.Error as error:
+        raise DataError(f"{path}:{rows.line_num}: cannot be read as a quoted .tsv: {error}") from None
+
+
+def _jsonl(path: Path, src: str, tgt: str) -> Iterator[Chunk]:
+    yield from _chunks((_json_row(line, src, tgt) for line in _lines(path)), 1)
+
+
+def _json_row(line: str, src: str, tgt: str) -> Row:
+    """One object a line, with a key for each language, at the top or under `translation`."""
+    try:
+        record = json.loads(line)
+    except (json.JSONDecodeError, RecursionError):
+        return line, "", "not JSON"
+    if isinstance(record, dict) and isinstance(record.get("translation"), dict):
+        record = record["translation"]
+    if isinstance(record, dict):
+        source, target = record.get(src), record.get(tgt)
+        if isinstance(source, str) and isinstance(target, str):
+            return source, target, ""
+    return line, "", f"no text under {src} and {tgt}"
+
+
+def _chunks(rows: Iterator[Row], first: int) -> Iterator[Chunk]:
+    while read := list(islice(rows, CHUNK)):
+        problems = {index: problem for index, (_, _, problem) in enumerate(read) if problem}
+        yield _chunk([row[0] for row in read], [row[1] for row in read], first, problems)
+        first += len(read)
+
+
+def _chunk(source: list[str], target: list[str], first: int, problems: dict[int, str]) -> Chunk:
+    """Fields of tables may hold line feeds, which would break the rule of one sentence a line."""
+    broken = 0
+    for side in (source, target):
+        for index, text in enumerate(side):
+            if "\n" in text:
+                side[index] = text.replace("\r\n", " ").replace("\n", " ")
+                broken += 1
+    return Chunk(source, target, first, problems, broken)
+
+
+# --- Arrow: Parquet files and the datasets library -------------------------------------------------------------------
+
+
+def _parquet(path: Path, src: str, tgt: str) -> Iterator[Chunk]:
+    import pyarrow
+    import pyarrow.parquet
+
+    with _opened(path) as file:
+        try:
+            # Parquet is read from its end: what is compressed as a whole has to be in memory.
+            table = pyarrow.parquet.ParquetFile(file if path.suffix.lower() == ".parquet" else io.BytesIO(file.read()))
+            batches = (pyarrow.Table.from_batches([batch]) for batch in table.iter_batches(batch_size=CHUNK))
+            yield from _arrow(batches, src, tgt, str(path))
+        except pyarrow.ArrowException as error:
+            raise DataError(f"{path}: cannot be read as Parquet: {error}") from None
+
+
+def _dataset(source: Source, src: str, tgt: str) -> Iterator[Chunk]:
+    """A name on the hub, or a local folder in the same layout, which is streamed and so never copied into a cache."""
+    is_local = _is_folder(source.dataset or "")
+    is_offline = not is_local and not _hub_answers()
+    if is_offline:
+        os.environ["HF_HUB_OFFLINE"] = "1"  # else the library tries again for 23 s; what is in its cache still opens
+    import datasets
+
+    datasets.disable_progress_bars()
+    try:
+        data = datasets.load_dataset(source.dataset, source.config, split=source.split, streaming=is_local)
+        yield from _arrow(data.with_format("arrow").iter(CHUNK), src, tgt, name_of(source))
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        if is_offline or isinstance(error, ConnectionError):
+            raise DataError(
+                f"{name_of(source)}: the Hugging Face hub cannot be reached; name a local folder of the same layout as "
+                "dataset, or files as prefix, src + tgt, or pairs"
+            ) from None
+        raise DataError(f"{name_of(source)}: cannot be read: {str(error).splitlines()[0]}") from None
+
+
+def _is_folder(dataset: str) -> bool:
+    """Whether it is a local folder; raises DataError for a path that is none, which could be no hub name either."""
+    if Path(dataset).is_dir():
+        return True
+    if dataset.startswith(("/", ".", "~")) or dataset.count("/") > 1:
+        raise DataError(f"{dataset}: no such folder; paths are relative to {Path.cwd()}")
+    return False
+
+
+def _hub_answers() -> bool:
+    try:
+        urllib.request.urlopen(os.environ.get("HF_ENDPOINT", "https://huggingface.co"), timeout=HUB_SECONDS).close()
+    except urllib.error.HTTPError:
+        return True
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _arrow(tables: Iterable[Any], src: str, tgt: str, name: str) -> Iterator[Chunk]:
+    """Tables with a `translation` column of both languages, as WMT has, or with a column for each language."""
+    first = 1
+    for table in tables:
+        flat = table.flatten()
+        yield _chunk(_column(flat, src, name), _column(flat, tgt, name), first, {})
+        first += table.num_rows
+
+
+def _column(table: Any, language: str, name: str) -> list[str]:
+    for column in (f"translation.{language}", language):
+        if column in table.column_names:
+            values = table.column(column).to_pylist()
+            if all(isinstance(value, str | None) for value in values):
+                return ["" if value is None else value for value in values]
+    raise DataError(
+        f"{name}: no text column {language}, nor translation with {language}: {', '.join(table.column_names)}"
+    )
+
+
+# --- The demo grammar --------------------------------------------------------------------------------------------
+
+
+def _demo(source: Source, src: str, tgt: str, seed: int) -> Iterator[Chunk]:
+    from mt.data.demo import demo_pairs
+
+    if {src, tgt} != {"en", "de"}:
+        raise DataError(
+            f"the demo grammar speaks English and German: data.src and data.tgt are en and de, not {src}, {tgt}"
+        )
+    pairs = demo_pairs(source.split, source.demo or 0, seed)
+    rows = ((english, german, "") if src == "en" else (german, english, "") for english, german in pairs)
+    yield from _chunks(rows, 1)
