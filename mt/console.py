@@ -28,6 +28,16 @@ class Console:
         self._rich.print(f"warning: {text}", markup=False, style="yellow")
 
     @contextmanager
+    def bar(self, description: str, total: int, completed: int = 0) -> Iterator[Callable[[int, str], None]]:
+        """Show a long run on a terminal; yields a function to call with the units completed and a line of figures."""
+        if not self.is_terminal:
+            yield lambda completed, status: None
+            return
+        with _progress(self._rich) as progress:
+            task = progress.add_task(description, total=total, completed=completed, rate="")
+            yield lambda completed, status: progress.update(task, completed=completed, rate=status)
+
+    @contextmanager
     def track(self, description: str, total: int | None = None, unit: str = "lines") -> Iterator[Advance]:
         """Show a stage's progress with rate and time left; off a terminal, one line when it ends.
 

@@ -1,7 +1,9 @@
 """Adam and its rate (section 5.3)."""
 
+from collections.abc import Mapping
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mt.config import OptimConfig
 
@@ -14,3 +16,20 @@ def learning_rate(update: int, d_model: int, warmup: int) -> float:
 def make_adam(model: nn.Module, config: OptimConfig) -> torch.optim.Adam:
     """Adam with the paper's betas and epsilon (section 5.3); the rate is set before each update."""
     return torch.optim.Adam(model.parameters(), betas=(config.beta1, config.beta2), eps=config.eps, fused=True)
+
+
+def stored_adam(adam: torch.optim.Adam, model: nn.Module) -> dict[str, Tensor]:
+    """Adam's state as tensors named `PARAMETER.step`, `.exp_avg` and `.exp_avg_sq`."""
+    return {
+        f"{name}.{key}": value
+        for name, parameter in model.named_parameters()
+        for key, value in adam.state[parameter].items()
+    }
+
+
+def load_adam(adam: torch.optim.Adam, model: nn.Module, stored: Mapping[str, Tensor]) -> None:
+    """Put back what `stored_adam` gave."""
+    for name, parameter in model.named_parameters():
+        for key in ("step", "exp_avg", "exp_avg_sq"):
+            value = stored[f"{name}.{key}"]
+            adam.state[parameter][key] = value.to(parameter.device)

@@ -1,0 +1,230 @@
+"""Checkpoints: complete in themselves, written atomically, verified by SHA-256, free of pickle.
+
+A checkpoint is a directory: model.safetensors, config.yaml, tokenizer.model, state.json, for resuming also
+optimizer.safetensors, and MANIFEST.json with the size and hash of each. It gets its name by renaming, once all of
+this is on disk and has been read back.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as tensor_bytes
+from torch import Tensor
+
+from mt.config import Config, dump_config, parse_config
+from mt.errors import CheckpointError
+
+FORMAT = 1
+AVERAGED = "averaged"  # the name of the checkpoint that averages the last ones at the end of training
+_STEP = re.compile(r"step-(\d{8})")
+_STOP = re.compile(r"stop-(\d{8})")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint directory holds, hashes checked."""
+
+    path: Path
+    config: Config
+    tokenizer: bytes
+    weights: dict[str, Tensor]
+    optimizer: dict[str, Tensor]  # empty where it cannot be resumed from, or was not asked for
+    state: dict[str, Any]
+
+
+def step_name(update: int) -> str:
+    """The name of the checkpoint that belongs to the schedule."""
+    return f"step-{update:08d}"
+
+
+def stop_name(update: int) -> str:
+    """The name of the checkpoint written because the run was asked to stop; it only serves to go on."""
+    return f"stop-{update:08d}"
+
+
+def save_checkpoint(
+    path: Path,
+    config: Config,
+    tokenizer: bytes,
+    weights: Mapping[str, Tensor],
+    state: Mapping[str, Any],
+    optimizer: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Write a checkpoint under a temporary name, verify it, and only then give it its own.
+
+    Raises CheckpointError when it cannot be written; what was there before is then untouched.
+    """
+    contents = {
+        "model.safetensors": tensor_bytes({name: tensor.contiguous() for name, tensor in weights.items()}),
+        "config.yaml": dump_config(config).encode(),
+        "tokenizer.model": tokenizer,
+        "state.json": _json(state),
+    }
+    if optimizer is not None:
+        contents["optimizer.safetensors"] = tensor_bytes(dict(optimizer))
+    files = {name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in contents.items()}
+    contents["MANIFEST.json"] = _json({"format": FORMAT, "files": files})
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        for name, data in contents.items():
+            _write_through(partial / name, data)
+        _sync(partial)
+        _read_verified(partial)
+        if path.exists():
+            shutil.rmtree(path)
+        partial.rename(path)
+        _sync(path.parent)
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise CheckpointError(
+            f"{path}: checkpoint not written: {error.strerror or error}; earlier ones are intact"
+        ) from None
+
+
+def load_checkpoint(path: Path, resume: bool = False) -> Checkpoint:
+    """Read and verify a checkpoint; the optimiser's part only to `resume` from it.
+
+    Raises CheckpointError naming the file that is missing, cut short or changed.
+    """
+    skipped = () if resume else ("optimizer.safetensors",)
+    contents = _read_verified(path, skipped)
+    return Checkpoint(
+        path=path,
+        config=parse_config(contents["config.yaml"].decode(), str(path / "config.yaml")),
+        tokenizer=contents["tokenizer.model"],
+        weights=load_tensors(contents["model.safetensors"]),
+        optimizer=load_tensors(contents.get("optimizer.safetensors", tensor_bytes({}))),
+        state=json.loads(contents["state.json"]),
+    )
+
+
+def _read_verified(path: Path, skipped: Iterable[str] = ()) -> dict[str, bytes]:
+    """The files of a checkpoint, each of the size and hash that its manifest states."""
+    manifest = _read(path, "MANIFEST.json")
+    try:
+        listing = json.loads(manifest)
+        version, files = listing["format"], dict(listing["files"])
+        expected = {name: (entry["bytes"], entry["sha256"]) for name, entry in files.items()}
+    except (ValueError, KeyError, TypeError):
+        raise CheckpointError(f"{path / 'MANIFEST.json'}: damaged; use another checkpoint of the run") from None
+    if version != FORMAT:
+        raise CheckpointError(f"{path}: checkpoint format {version}, but this version of mt reads format {FORMAT}")
+    contents = {name: _read(path, name) for name in expected if name not in skipped}
+    for name, data in contents.items():
+        size, digest = expected[name]
+        if len(data) != size or hashlib.sha256(data).hexdigest() != digest:
+            raise CheckpointError(f"{path / name}: damaged (its hash is not the manifest's); use another checkpoint")
+    return contents
+
+
+def _read(path: Path, name: str) -> bytes:
+    try:
+        return (path / name).read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path / name}: cannot be read: {error.strerror}; use another checkpoint") from None
+
+
+def _json(value: Mapping[str, Any]) -> bytes:
+    return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
+
+
+def _write_through(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# --- The checkpoints of a run -----------------------------------------------------------------------------------
+
+
+def list_checkpoints(run: Path) -> list[tuple[int, Path]]:
+    """The scheduled checkpoints of a run with their updates, oldest first."""
+    return _named(run, _STEP)
+
+
+def resumable_checkpoints(run: Path) -> list[Path]:
+    """All that a run can go on from, newest first; at the same update, the scheduled one before the other."""
+    found = [*_named(run, _STOP), *_named(run, _STEP)]
+    return [path for _, path in sorted(found, key=lambda entry: entry[0])][::-1]
+
+
+def _named(run: Path, pattern: re.Pattern[str]) -> list[tuple[int, Path]]:
+    folder = run / "checkpoints"
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    return [(int(found[1]), folder / name) for name in names if (found := pattern.fullmatch(name))]
+
+
+def prune_checkpoints(run: Path, keep: int, best: int | None) -> None:
+    """Remove all but the newest `keep` scheduled checkpoints and the best one, and what stops left behind."""
+    scheduled = list_checkpoints(run)
+    obsolete = [path for update, path in scheduled[:-keep] if update != best]
+    for path in [*obsolete, *(path for _, path in _named(run, _STOP))]:
+        # Renamed first: a removal cut short must not leave half a checkpoint under a final name.
+        leaving = path.with_name(f".{path.name}.leaving")
+        shutil.rmtree(leaving, ignore_errors=True)
+        path.rename(leaving)
+        shutil.rmtree(leaving)
+
+
+def find_checkpoint(path: Path) -> Path:
+    """The checkpoint meant by a path: itself, or of a run the averaged one, else the best, else the newest.
+
+    Raises CheckpointError when there is none.
+    """
+    if (path / "MANIFEST.json").is_file():
+        return path
+    if not path.exists():
+        raise CheckpointError(f"{path}: no such run or checkpoint")
+    resumable = resumable_checkpoints(path)
+    if not resumable:
+        raise CheckpointError(f"{path}: holds no checkpoint; train one with mt train")
+    newest = json.loads(_read(resumable[0], "state.json"))
+    averaged = path / "checkpoints" / AVERAGED
+    # An average made before training went on no longer stands for the run.
+    if averaged.is_dir() and json.loads(_read(averaged, "state.json"))["update"] == newest["update"]:
+        return averaged
+    best = newest.get("best_update")
+    at_best = [checkpoint for update, checkpoint in list_checkpoints(path) if update == best]
+    return at_best[0] if at_best else resumable[0]
+
+
+def last_checkpoints(run: Path, count: int) -> list[Path]:
+    """The newest `count` scheduled checkpoints of a run.
+
+    Raises CheckpointError when there are fewer.
+    """
+    found = [path for _, path in list_checkpoints(run)]
+    if len(found) < count:
+        raise CheckpointError(f"{run}: {count} checkpoints to average, but it holds {len(found)}")
+    return found[-count:]
+
+
+def average_weights(paths: Iterable[Path]) -> dict[str, Tensor]:
+    """The mean of each weight over checkpoints (section 6.1), summed in float64."""
+    total: dict[str, Tensor] = {}
+    count = 0
+    for count, path in enumerate(paths, 1):  # noqa: B007
+        for name, tensor in load_checkpoint(path).weights.items():
+            total[name] = total[name] + tensor.double() if name in total else tensor.double()
+    return {name: (tensor / count).to(torch.float32) for name, tensor in total.items()}

@@ -1,0 +1,124 @@
+"""The command line: each command is a few lines that open a door.
+
+Heavy libraries are imported inside the commands, so that `mt --help` answers at once.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mt.errors import MtError, UsageError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Train, run and score the Transformer of 'Attention Is All You Need'.",
+)
+
+ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file, such as configs/base.yaml.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[SECTION.KEY=VALUE]...", help="Settings that go over the file's.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings and results only.")]
+CheckpointPath = Annotated[
+    Path,
+    typer.Option(
+        "--ckpt", metavar="RUN|CHECKPOINT", help="A run (averaged, else best, else newest) or one checkpoint."
+    ),
+]
+Beam = Annotated[int | None, typer.Option(help="Beam width; 1 is greedy. Default: the run's decode.beam.", min=1)]
+Alpha = Annotated[float | None, typer.Option(help="Length penalty ((5+|Y|)/6)^alpha. Default: the run's.", min=0)]
+Average = Annotated[int | None, typer.Option(help="Average the newest N checkpoints of the run.", min=1)]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+
+
+@app.command()
+def prepare(config: ConfigFile, overrides: Overrides = None, quiet: Quiet = False) -> None:
+    """Turn raw parallel text into subword ids, once; later calls find it done."""
+    from mt.config import load_config
+    from mt.console import Console
+    from mt.data.prepare import prepare as prepare_data
+
+    prepare_data(load_config(config, overrides or []), Console(quiet))
+
+
+@app.command()
+def train(config: ConfigFile, overrides: Overrides = None, quiet: Quiet = False) -> None:
+    """Train a model, preparing its data if needed; goes on where an earlier run stopped."""
+    from mt.config import load_config
+    from mt.console import Console
+
+    settings = load_config(config, overrides or [])  # before torch: a wrong key is said at once
+    from mt.train.loop import train as train_model
+
+    train_model(settings, Console(quiet))
+
+
+@app.command()
+def translate(
+    ckpt: CheckpointPath,
+    input_file: Annotated[Path | None, typer.Option("--input", help="Read lines from here; default: stdin.")] = None,
+    output_file: Annotated[Path | None, typer.Option("--output", help="Write here; default: stdout.")] = None,
+    beam: Beam = None,
+    alpha: Alpha = None,
+    average: Average = None,
+    device: Device = "auto",
+    quiet: Quiet = False,
+) -> None:
+    """Translate lines of text: one line out for each line in."""
+    from mt.console import Console
+    from mt.translate.job import open_translator, translate_file
+
+    console = Console(quiet)
+    translator = open_translator(ckpt, device, beam, alpha, average, console)
+    translate_file(translator, input_file, output_file, console)
+
+
+@app.command()
+def evaluate(
+    ckpt: Annotated[Path | None, typer.Option("--ckpt", metavar="RUN|CHECKPOINT", help="The model to score.")] = None,
+    src: Annotated[Path | None, typer.Option(help="Source sentences, with --ref.")] = None,
+    ref: Annotated[Path | None, typer.Option(help="Reference translations.")] = None,
+    testset: Annotated[str | None, typer.Option(help="A test set by name, such as newstest2014.")] = None,
+    data: Annotated[Path | None, typer.Option(metavar="DIR", help="A folder that holds NAME.en and NAME.de.")] = None,
+    hyp: Annotated[Path | None, typer.Option(help="Score this file of translations; no model needed.")] = None,
+    output_file: Annotated[Path | None, typer.Option("--output", help="Keep the translations here.")] = None,
+    beam: Beam = None,
+    alpha: Alpha = None,
+    average: Average = None,
+    device: Device = "auto",
+    json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Translate a test set and score it with sacreBLEU, or score a file of translations."""
+    from mt.console import Console
+    from mt.evaluate.command import Request, evaluate as run_evaluation, render
+
+    request = Request(ckpt, src, ref, testset, data, hyp, output_file, beam, alpha, average, device)
+    sys.stdout.write(render(run_evaluation(request, Console(quiet)), json_output) + "\n")
+
+
+def main() -> None:
+    """Run the command line; a person's mistake ends in one sentence, never a traceback."""
+    try:
+        status = app(standalone_mode=False)
+        sys.stdout.flush()
+    except MtError as error:
+        status = _fail(str(error), error.exit_status)
+    except typer.Abort:
+        status = 130
+    except KeyboardInterrupt:
+        status = 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on: end quietly
+        status = 0
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _fail(message: str, status: int) -> int:
+    sys.stderr.write("".join(f"mt: {line}\n" for line in message.split("\n")))
+    return status

@@ -1,0 +1,38 @@
+"""From rows of the corpus to the tensors of one forward pass."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mt.data.batches import Lengths, Rows
+from mt.data.corpus import Corpus
+from mt.data.tokenizer import BOS, PAD
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Sentence pairs ready for teacher forcing: position t of the input is answered by position t of the target."""
+
+    source_BS: Tensor
+    input_BT: Tensor  # the target shifted right by one, BOS first (section 3.1)
+    positions_N: Tensor  # where, of B * T, the target is a piece and not padding
+    targets_N: Tensor  # the target's pieces at these positions
+
+
+def load_batch(corpus: Corpus, rows: Rows, device: torch.device) -> Batch:
+    """Gather and pad the pairs of `rows` on `device`."""
+    source_BS, target_BT = corpus.gather(rows)
+    input_BT = np.empty_like(target_BT)
+    input_BT[:, 0] = BOS
+    input_BT[:, 1:] = target_BT[:, :-1]
+    positions_N = np.flatnonzero(target_BT != PAD)
+    targets_N = target_BT.reshape(-1)[positions_N]
+    tensors = (torch.from_numpy(array) for array in (source_BS, input_BT, positions_N, targets_N))
+    return Batch(*(tensor.to(device, non_blocking=True) for tensor in tensors))
+
+
+def lengths_of(corpus: Corpus) -> Lengths:
+    """Tokens of each pair with EOS, [N, 2]: source and target."""
+    return np.stack([corpus.source.lengths, corpus.target.lengths], axis=1)

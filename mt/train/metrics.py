@@ -1,0 +1,44 @@
+"""metrics.jsonl: one JSON object a line, each update once, however often the run was stopped."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+class MetricsLog:
+    """The record of a run, cut back on opening to the update the run goes on from."""
+
+    def __init__(self, path: Path, update: int) -> None:
+        kept = [line for line in _lines(path) if _update_of(line) <= update]
+        partial = path.with_suffix(".partial")
+        partial.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        os.replace(partial, path)
+        self._file = path.open("a", encoding="utf-8")
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        self._file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """All whole records of a run, in order."""
+    return [json.loads(line) for line in _lines(path) if _update_of(line) < float("inf")]
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").split("\n") if path.exists() else []
+
+
+def _update_of(line: str) -> float:
+    """The update a record belongs to; infinite for a line cut short, which belongs to none."""
+    try:
+        return int(json.loads(line)["update"])
+    except (ValueError, KeyError, TypeError):
+        return float("inf")

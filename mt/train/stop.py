@@ -1,0 +1,36 @@
+"""Asking a run to stop: SIGTERM and Ctrl-C are remembered, so that the run can save before it ends."""
+
+import os
+import signal
+from types import FrameType, TracebackType
+from typing import Self
+
+from mt.errors import MtError
+
+
+class Interrupted(MtError):  # noqa: N818 (not an error: it was asked for)
+    """The run was asked to stop and has saved its state."""
+
+    exit_status = 130
+
+
+class StopRequest:
+    """While active, the first SIGTERM or SIGINT sets `requested`; a second one ends the process at once."""
+
+    def __init__(self) -> None:
+        self.requested = False
+
+    def __enter__(self) -> Self:
+        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
+            os._exit(130)
+        self.requested = True
