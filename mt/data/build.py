@@ -1,6 +1,9 @@
 """The stages of preparing: read and clean, learn the pieces, encode; each one streams, so a corpus of any size fits."""
 
+import os
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -12,9 +15,20 @@ from mt.config import Config, Source
 from mt.console import Console
 from mt.data.clean import Drops, SeenPairs, length_problems, text_problems, valid_unicode
 from mt.data.corpus import Corpus, CorpusWriter, Sentences, Whole
-from mt.data.sources import CHUNK, Chunk, name_of, read_pairs
+from mt.data.sources import CHUNK, Chunk, count_pairs, name_of, read_pairs
 from mt.data.tokenizer import Tokenizer, train_tokenizer
 from mt.errors import DataError
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What came of reading one source."""
+
+    name: str
+    read: int  # pairs
+    kept: int  # of them, those whose text passed the rules
+    line_feeds: int  # fields in which a line feed became a space
+    repaired: int  # lines in which bytes that are not UTF-8 became U+FFFD
 
 
 @dataclass(frozen=True)
@@ -23,9 +37,7 @@ class Kept:
 
     source: Source
     path: Path
-    read: int
-    pairs: int
-    line_feeds: int  # fields in which a line feed became a space
+    reading: Reading
 
     def chunks(self) -> Iterator[tuple[list[str], list[str], list[str]]]:
         """Line numbers, sources, targets."""
@@ -34,26 +46,34 @@ class Kept:
                 yield lines[0::3], lines[1::3], lines[2::3]
 
 
-# --- Training pairs ----------------------------------------------------------------------------------------------
+# --- Training pairs: read and clean ------------------------------------------------------------------------------
 
 
-def keep_usable(source: Source, path: Path, config: Config, seen: SeenPairs, drops: Drops, console: Console) -> Kept:
-    """Copy the pairs of a source that pass the rules on text to a scratch file; the others go to `drops`."""
+def keep_usable(config: Config, scratch: Path, drops: Drops, console: Console) -> list[Kept]:
+    """Copy the training pairs that pass the rules on text to scratch files; the others go to `drops`."""
+    seen = SeenPairs()
+    sources = enumerate(config.data.train, 1)
+    return [_keep_source(source, scratch / f"{index}.txt", config, seen, drops, console) for index, source in sources]
+
+
+def _keep_source(source: Source, path: Path, config: Config, seen: SeenPairs, drops: Drops, console: Console) -> Kept:
     data, name = config.data, name_of(source)
-    read = pairs = line_feeds = 0
-    with new_text(path) as scratch, console.track(f"reading {name}", unit="pairs") as advance:
+    read = kept = line_feeds = repaired = 0
+    total = count_pairs(source, data.src, data.tgt)
+    with new_text(path) as file, console.track(f"reading {name}", total, unit="pairs") as advance:
         for chunk in read_pairs(source, data.src, data.tgt, config.seed):
             problems = _problems(chunk, config, seen)
             for row, problem in problems.items():
                 drops.add(problem, f"{name}:{chunk.first + row}", chunk.source[row], chunk.target[row])
-            rows = [row for row in range(len(chunk.source)) if row not in problems]
-            scratch.writelines(
-                f"{chunk.first + row}\n{valid_unicode(chunk.source[row])}\n{valid_unicode(chunk.target[row])}\n"
-                for row in rows
-            )
-            read, pairs, line_feeds = read + len(chunk.source), pairs + len(rows), line_feeds + chunk.line_feeds
+            for row in (row for row in range(len(chunk.source)) if row not in problems):
+                pair = chunk.source[row], chunk.target[row]
+                valid = valid_unicode(pair[0]), valid_unicode(pair[1])
+                file.write(f"{chunk.first + row}\n{valid[0]}\n{valid[1]}\n")
+                repaired += valid != pair
+            read, kept = read + len(chunk.source), kept + len(chunk.source) - len(problems)
+            line_feeds += chunk.line_feeds
             advance(len(chunk.source))
-    return Kept(source, path, read, pairs, line_feeds)
+    return Kept(source, path, Reading(name, read, kept, line_feeds, repaired))
 
 
 def _problems(chunk: Chunk, config: Config, seen: SeenPairs) -> dict[int, str]:
@@ -65,11 +85,15 @@ def _problems(chunk: Chunk, config: Config, seen: SeenPairs) -> dict[int, str]:
     return problems | {row: "duplicate" for row, again in zip(rows, repeated, strict=True) if again}
 
 
+# --- Training pairs: the pieces and the ids ----------------------------------------------------------------------
+
+
 def learn_tokenizer(sources: Sequence[Kept], config: Config, console: Console) -> Tokenizer:
     """Train the tokenizer on a random sample of the kept sentences, both sides of each pair drawn."""
-    sentences = 2 * sum(kept.pairs * kept.source.weight for kept in sources)
-    rate = min(1.0, config.data.tokenizer_sample / max(sentences, 1))
-    with console.track(f"learning {config.data.vocab_size:,} pieces", unit="sentences") as advance:
+    sentences = 2 * sum(kept.reading.kept * kept.source.weight for kept in sources)
+    rate = min(1.0, config.data.tokenizer_sample / sentences)
+    expected = round(rate * sentences)
+    with console.track(f"learning {config.data.vocab_size:,} pieces", expected, unit="sentences") as advance:
 
         def counted() -> Iterator[str]:
             for sentence in _sample(sources, rate, config.seed):
@@ -82,10 +106,10 @@ def learn_tokenizer(sources: Sequence[Kept], config: Config, console: Console) -
 def _sample(sources: Sequence[Kept], rate: float, seed: int) -> Iterator[str]:
     random = np.random.default_rng(seed)
     for kept in sources:
-        for _, chunk_source, chunk_target in kept.chunks():
-            for row in np.flatnonzero(random.random(len(chunk_source)) < rate * kept.source.weight):
-                yield chunk_source[row]
-                yield chunk_target[row]
+        for _, source_lines, target_lines in kept.chunks():
+            for row in np.flatnonzero(random.random(len(source_lines)) < rate * kept.source.weight):
+                yield source_lines[row]
+                yield target_lines[row]
 
 
 def encode_training(
@@ -93,24 +117,40 @@ def encode_training(
 ) -> None:
     """Write the ids of the kept pairs that pass the rules on length, as often as their source's weight says."""
     random = np.random.default_rng(config.seed)
-    total = sum(kept.pairs for kept in sources)
+    total = sum(kept.reading.kept for kept in sources)
+    chunks = ((kept.source, *chunk) for kept in sources for chunk in kept.chunks())
     with CorpusWriter(folder) as writer, console.track("encoding", total, unit="pairs") as advance:
-        for kept in sources:
-            for lines, chunk_source, chunk_target in kept.chunks():
-                pairs = encode(tokenizer, chunk_source, chunk_target)
-                problems = length_problems(pairs, config.data.clean)
-                for row, problem in sorted(problems.items()):
-                    drops.add(problem, f"{name_of(kept.source)}:{lines[row]}", chunk_source[row], chunk_target[row])
-                times_N = _times(len(pairs), kept.source.weight, random)
-                times_N[list(problems)] = 0
-                writer.write(pairs.take(np.repeat(np.arange(len(pairs)), times_N)))
-                advance(len(pairs))
+        for (source, numbers, source_lines, target_lines), pairs in _encoded(tokenizer, chunks):
+            problems = length_problems(pairs, config.data.clean)
+            for row, problem in problems.items():
+                drops.add(problem, f"{name_of(source)}:{numbers[row]}", source_lines[row], target_lines[row])
+            times_N = _times(len(pairs), source.weight, random)
+            times_N[list(problems)] = 0
+            writer.write(pairs.take(np.repeat(np.arange(len(pairs)), times_N)))
+            advance(len(pairs))
 
 
 def _times(count: int, weight: float, random: np.random.Generator) -> Whole:
-    """How often each row is used: the weight, its fraction left to chance."""
+    """How often each row is used: the whole part of the weight, and once more with the chance of its fraction."""
     whole = int(weight)
     return np.full(count, whole) + (random.random(count) < weight - whole)
+
+
+NumberedChunk = tuple[Source, list[str], list[str], list[str]]  # with line numbers, source lines, target lines
+
+
+def _encoded(tokenizer: Tokenizer, chunks: Iterable[NumberedChunk]) -> Iterator[tuple[NumberedChunk, Corpus]]:
+    """Encode on all cores, a few chunks ahead, and hand on in order."""
+    workers = os.cpu_count() or 1
+    waiting: deque[tuple[NumberedChunk, Future[Corpus]]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        for chunk in chunks:
+            waiting.append((chunk, pool.submit(encode, tokenizer, chunk[2], chunk[3])))
+            if len(waiting) > 2 * workers:
+                done, pairs = waiting.popleft()
+                yield done, pairs.result()
+        for done, pairs in waiting:
+            yield done, pairs.result()
 
 
 def encode(tokenizer: Tokenizer, sources: list[str], targets: list[str]) -> Corpus:
@@ -118,34 +158,28 @@ def encode(tokenizer: Tokenizer, sources: list[str], targets: list[str]) -> Corp
     return Corpus(Sentences.from_lists(tokenizer.encode(sources)), Sentences.from_lists(tokenizer.encode(targets)))
 
 
-# --- Validation and test pairs -----------------------------------------------------------------------------------
+# --- Validation and test pairs: all of them ----------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class HeldOut:
-    """What was done to validation or test pairs, of which none is ever dropped."""
-
-    pairs: int
-    line_feeds: int  # fields in which a line feed became a space
-    repaired: int  # lines in which bytes that are not UTF-8 became U+FFFD
-
-
-def copy_text(sources: Iterable[Source], folder: Path, config: Config) -> HeldOut:
+def copy_text(sources: Sequence[Source], folder: Path, config: Config) -> list[Reading]:
     """Write source.txt and target.txt; raises DataError where a row is not a pair."""
-    pairs = line_feeds = repaired = 0
     with new_text(folder / "source.txt") as source_file, new_text(folder / "target.txt") as target_file:
-        for source in sources:
-            for chunk in read_pairs(source, config.data.src, config.data.tgt, config.seed):
-                for row, problem in chunk.problems.items():
-                    raise DataError(
-                        f"{name_of(source)}:{chunk.first + row}: {problem}; a validation or test pair must be one"
-                    )
-                for file, lines in ((source_file, chunk.source), (target_file, chunk.target)):
-                    valid = [valid_unicode(line) for line in lines]
-                    repaired += sum(before != after for before, after in zip(lines, valid, strict=True))
-                    file.writelines(f"{line}\n" for line in valid)
-                pairs, line_feeds = pairs + len(chunk.source), line_feeds + chunk.line_feeds
-    return HeldOut(pairs, line_feeds, repaired)
+        return [_copy_source(source, source_file, target_file, config) for source in sources]
+
+
+def _copy_source(source: Source, source_file: IO[str], target_file: IO[str], config: Config) -> Reading:
+    name = name_of(source)
+    read = line_feeds = repaired = 0
+    for chunk in read_pairs(source, config.data.src, config.data.tgt, config.seed):
+        for row, problem in chunk.problems.items():
+            raise DataError(f"{name}:{chunk.first + row}: {problem}; of validation and test pairs none is left out")
+        for file, lines in ((source_file, chunk.source), (target_file, chunk.target)):
+            for line in lines:
+                valid = valid_unicode(line)
+                file.write(f"{valid}\n")
+                repaired += valid != line
+        read, line_feeds = read + len(chunk.source), line_feeds + chunk.line_feeds
+    return Reading(name, read, read, line_feeds, repaired)
 
 
 def encode_text(folder: Path, tokenizer: Tokenizer) -> None:
@@ -154,7 +188,7 @@ def encode_text(folder: Path, tokenizer: Tokenizer) -> None:
         writer.write(encode(tokenizer, read_text(folder / "source.txt"), read_text(folder / "target.txt")))
 
 
-# --- Text as prepared: UTF-8, a line feed after each line, no other line end ----------------------------------------
+# --- Text as prepared: UTF-8, a line feed after each line and nowhere else ---------------------------------------
 
 
 def new_text(path: Path) -> IO[str]:

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from mt.console import Console
 from mt.errors import DataError
@@ -18,25 +19,33 @@ def locked(folder: Path, console: Console) -> Iterator[None]:
         folder.parent.mkdir(parents=True, exist_ok=True)
         lock = open(_beside(folder, "lock"), "w")  # noqa: SIM115 (closed below)
     with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _try_lock(lock):
             console.say(f"{folder}: another run is preparing it; waiting")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def _try_lock(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 @contextmanager
 def replaced(folder: Path) -> Iterator[Path]:
     """Yield an empty folder to fill, which takes the place of `folder` when all went well. Needs its lock.
 
-    Raises DataError when the disk is full or cannot be written.
+    What an earlier, killed run left is cleared away first. Raises DataError when the disk is full or cannot be written.
     """
+    folder = folder.resolve()  # a link may lead to another disk, and a rename stays on one
     new, old = _beside(folder, "new"), _beside(folder, "old")
     with _writing(folder):
         if old.exists() and not folder.exists():  # killed between the two renames below
             old.rename(folder)
-        _remove(old, new)
+        _remove(old)
+        _remove(new)
         new.mkdir()
         try:
             yield new
@@ -45,12 +54,14 @@ def replaced(folder: Path) -> Iterator[Path]:
                 folder.rename(old)
             new.rename(folder)
             _sync_folder(folder.parent)
-        finally:
-            _remove(old, new)
+        except BaseException:
+            _remove(new)
+            raise
+        _remove(old)
 
 
 def _beside(folder: Path, purpose: str) -> Path:
-    return folder.parent / f".{folder.name}.{purpose}"
+    return folder.resolve().with_name(f".{folder.resolve().name}.{purpose}")
 
 
 @contextmanager
@@ -59,14 +70,11 @@ def _writing(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        raise DataError(
-            f"{folder} cannot be written: {reason}; free the disk or set data.dir to another place"
-        ) from None
+        raise DataError(f"{folder} cannot be written: {reason}; make room, or set data.dir to another place") from None
 
 
-def _remove(*folders: Path) -> None:
-    for folder in folders:
-        shutil.rmtree(folder, ignore_errors=True)
+def _remove(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _sync(folder: Path) -> None:

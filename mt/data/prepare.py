@@ -10,6 +10,7 @@ data/NAME/test/             text
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -22,8 +23,8 @@ from pydantic import ValidationError
 
 from mt.config import Config, DataConfig, Source, differences
 from mt.console import Console
-from mt.data.build import copy_text, encode_text, encode_training, keep_usable, learn_tokenizer, read_text
-from mt.data.clean import Drops, SeenPairs
+from mt.data.build import Reading, copy_text, encode_text, encode_training, keep_usable, learn_tokenizer, read_text
+from mt.data.clean import Drops
 from mt.data.corpus import Corpus, open_corpus
 from mt.data.folder import locked, replaced
 from mt.data.sources import name_of, source_files
@@ -31,6 +32,8 @@ from mt.data.tokenizer import Tokenizer
 from mt.errors import DataError
 
 FORMAT = 1  # of the folder; another number means it has to be prepared again
+
+SPLITS = ("train", "valid", "test")
 
 Text = tuple[list[str], list[str]]  # source lines, target lines
 
@@ -76,14 +79,12 @@ def prepare(config: Config, console: Console) -> Prepared:
     Raises DataError when a source cannot be read, no pair is left, or a sentence is too long for a batch.
     """
     folder = config.data.dir
-    reason = _why_prepare(config, console)
-    if reason:
+    if _why_prepare(config, console):
         with locked(folder, console):
-            reason = _why_prepare(config, console)  # another run may have done it meanwhile
-            if reason:
+            if reason := _why_prepare(config, console):  # unless another run has done it meanwhile
                 console.say(f"{folder}: {reason}")
                 _build(config, console)
-    if not reason:
+    else:
         console.say(f"{folder}: already prepared")
     prepared = open_prepared(folder)
     _refuse_too_long(prepared, config)
@@ -95,15 +96,18 @@ def prepare(config: Config, console: Console) -> Prepared:
 
 def _why_prepare(config: Config, console: Console) -> str:
     """Why the folder has to be prepared, or nothing when it has not."""
-    manifest = _read_manifest(config.data.dir)
+    folder = config.data.dir
+    manifest = _read_manifest(folder)
     if manifest is None:
+        if folder.exists() and not (folder / "manifest.json").exists() and any(folder.iterdir()):
+            raise DataError(f"{folder} holds other things than prepared data; set data.dir to a folder of its own")
         return "preparing"
     changes = _changed_settings(manifest, config)
     if not changes:
         try:
             changes = _changed_sources(manifest, config.data)
         except DataError as error:
-            console.warn(f"{error}; using {config.data.dir} as it was prepared")
+            console.warn(f"{error}; using {folder} as it was prepared")
     return f"preparing again, changed: {', '.join(changes)}" if changes else ""
 
 
@@ -126,25 +130,28 @@ def _settings(config: Config) -> dict[str, Any]:
 
 def _changed_settings(manifest: dict[str, Any], config: Config) -> list[str]:
     settings = dict(manifest["settings"])
+    seed = settings.pop("seed")
     try:
-        before = Config(seed=settings.pop("seed"), data=DataConfig.model_validate(settings | {"dir": config.data.dir}))
+        before = DataConfig.model_validate(settings | {"dir": config.data.dir})
     except ValidationError:
-        return ["the settings known"]
-    return [*differences(before.data, config.data), *(["seed"] if before.seed != config.seed else [])]
+        return ["the settings there are"]
+    sources = [f"data.{split}" for split in SPLITS if getattr(before, split) != getattr(config.data, split)]
+    same_sources = config.data.model_copy(update={split: getattr(before, split) for split in SPLITS})
+    others = [f"data.{line}" for line in differences(before, same_sources)]
+    return [*sources, *others, *([f"seed: {seed} -> {config.seed}"] if seed != config.seed else [])]
 
 
 def _changed_sources(manifest: dict[str, Any], data: DataConfig) -> list[str]:
     changes = []
     for split, sources in _splits(data).items():
         for source, entry in zip(sources, manifest["sources"][split], strict=True):
-            files = source_files(source, data.src, data.tgt)
-            if not _same_files(files, [SourceFile(**file) for file in entry["files"]]):
+            if not _same_files(source_files(source, data.src, data.tgt), entry["files"]):
                 changes.append(name_of(source))
     return changes
 
 
 def _splits(data: DataConfig) -> dict[str, Sequence[Source]]:
-    return {"train": data.train, "valid": data.valid, "test": data.test}
+    return {split: getattr(data, split) for split in SPLITS}
 
 
 @dataclass(frozen=True)
@@ -156,12 +163,19 @@ class SourceFile:
     mtime_ns: int
     sha256: str
 
-    def is_untouched(self, path: Path) -> bool:
-        stat = path.stat()
-        return (str(path), stat.st_size, stat.st_mtime_ns) == (self.path, self.bytes, self.mtime_ns)
-
     def is_equal(self, path: Path) -> bool:
-        return self.is_untouched(path) or (path.stat().st_size == self.bytes and _sha256(path) == self.sha256)
+        """Whether the file at `path` has the same content; when its size and time are the same, it counts as unread."""
+        stat = path.stat()
+        if stat.st_size != self.bytes:
+            return False
+        return stat.st_mtime_ns == self.mtime_ns or _sha256(path) == self.sha256
+
+    def is_untouched(self) -> bool:
+        try:
+            stat = os.stat(self.path)
+        except OSError:
+            return False
+        return (stat.st_size, stat.st_mtime_ns) == (self.bytes, self.mtime_ns)
 
 
 def _source_file(path: Path) -> SourceFile:
@@ -169,7 +183,8 @@ def _source_file(path: Path) -> SourceFile:
     return SourceFile(str(path), stat.st_size, stat.st_mtime_ns, _sha256(path))
 
 
-def _same_files(paths: list[Path], files: list[SourceFile]) -> bool:
+def _same_files(paths: list[Path], entries: list[dict[str, Any]]) -> bool:
+    files = [SourceFile(**entry) for entry in entries]
     return len(paths) == len(files) and all(file.is_equal(path) for path, file in zip(paths, files, strict=True))
 
 
@@ -180,94 +195,121 @@ def _sha256(path: Path) -> str:
 
 # --- Building ----------------------------------------------------------------------------------------------------
 
+Files = dict[str, list[list[SourceFile]]]  # split -> source -> files
+Readings = dict[str, list[Reading]]  # split -> source
+
 
 def _build(config: Config, console: Console) -> None:
-    data, drops, seen = config.data, Drops(config.seed), SeenPairs()
-    files = {name: [_files(source, data) for source in sources] for name, sources in _splits(data).items()}
+    data, drops = config.data, Drops(config.seed)
+    files = {split: [_files(source, data) for source in sources] for split, sources in _splits(data).items()}
     with replaced(data.dir) as folder:
-        for split in (*_splits(data), "scratch"):
-            (folder / split).mkdir()
-        held_out = {split: copy_text(_splits(data)[split], folder / split, config) for split in ("valid", "test")}
-        if not held_out["valid"].pairs:
-            raise DataError(f"no pairs in data.valid ({', '.join(map(name_of, data.valid))})")
-        kept = [
-            keep_usable(source, folder / "scratch" / str(number), config, seen, drops, console)
-            for number, source in enumerate(data.train)
-        ]
+        readings = {split: _hold_out(split, folder, config, console) for split in ("valid", "test")}
+        (folder / "scratch").mkdir()
+        kept = keep_usable(config, folder / "scratch", drops, console)
+        readings["train"] = [source.reading for source in kept]
         _refuse_changed(files)
-        _refuse_nothing(sum(source.pairs for source in kept), drops)
+        _refuse_nothing(sum(reading.kept for reading in readings["train"]), drops)
         tokenizer = learn_tokenizer(kept, config, console)
         (folder / "tokenizer.model").write_bytes(tokenizer.model_bytes)
+        (folder / "train").mkdir()
         encode_training(kept, tokenizer, folder / "train", config, drops, console)
         encode_text(folder / "valid", tokenizer)
         shutil.rmtree(folder / "scratch")
         drops.write(folder / "dropped.tsv")
-        train = open_corpus(folder / "train")
-        _refuse_nothing(len(train), drops)
-        manifest: dict[str, Any] = {
-            "format": FORMAT,
-            "versions": {"mt": version("mt"), "sentencepiece": version("sentencepiece")},
-            "settings": _settings(config),
-            "sources": {
-                split: [
-                    {"name": name_of(source), "files": [asdict(file) for file in files[split][number]]}
-                    for number, source in enumerate(sources)
-                ]
-                for split, sources in _splits(data).items()
-            },
-            "train": {
-                "read": [source.read for source in kept],
-                "rows": len(train),
-                "source_pieces": int(train.source.offsets[-1]),
-                "target_pieces": int(train.target.offsets[-1]),
-                "line_feeds": sum(source.line_feeds for source in kept),
-                "dropped": dict(sorted(drops.counts.items())),
-            },
-            **{split: asdict(counts) for split, counts in held_out.items()},
-            "pieces": len(tokenizer),
-            "files": _written(folder),
-        }
-        manifest["fingerprint"] = _fingerprint(tokenizer, manifest["files"])
-        text = json.dumps(manifest, indent=1, ensure_ascii=False)
-        (folder / "manifest.json").write_text(text + "\n", encoding="utf-8")
+        manifest = _manifest(config, files, readings, tokenizer, drops, folder)
+        _refuse_nothing(manifest["train"]["rows"], drops)
+        (folder / "manifest.json").write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    _report(manifest, console)
+
+
+def _hold_out(split: str, folder: Path, config: Config, console: Console) -> list[Reading]:
+    (folder / split).mkdir()
+    readings = copy_text(_splits(config.data)[split], folder / split, config)
+    for reading in readings:
+        if not reading.read:
+            raise DataError(f"{reading.name}: no pairs; data.{split} names it")
+        if reading.repaired or reading.line_feeds:
+            console.warn(
+                f"{reading.name}: {reading.repaired:,} lines that are not UTF-8, U+FFFD now stands in them; "
+                f"{reading.line_feeds:,} line feeds inside a field, now spaces"
+            )
+    return readings
 
 
 def _files(source: Source, data: DataConfig) -> list[SourceFile]:
     return [_source_file(path) for path in source_files(source, data.src, data.tgt)]
 
 
-def _refuse_changed(files: dict[str, list[list[SourceFile]]]) -> None:
+def _refuse_changed(files: Files) -> None:
     for file in (file for sources in files.values() for source in sources for file in source):
-        if not file.is_untouched(Path(file.path)):
+        if not file.is_untouched():
             raise DataError(f"{file.path} changed while it was read; run again when it is complete")
 
 
 def _refuse_nothing(pairs: int, drops: Drops) -> None:
     if not pairs:
-        reasons = ", ".join(f"{count:,} {reason}" for reason, count in drops.counts.most_common()) or "none was read"
-        raise DataError(f"no training pair is left ({reasons}); look at the sources, or loosen data.clean")
+        dropped = ", ".join(f"{count:,} {reason}" for reason, count in drops.counts.most_common())
+        raise DataError(
+            f"no training pair is left: {dropped or 'the sources are empty'}; see data.train and data.clean"
+        )
 
 
-def _refuse_too_long(prepared: Prepared, config: Config) -> None:
-    """Name the sentence no batch can hold before training meets it."""
-    room = min(config.batch.tokens, config.batch.micro_tokens)
-    for split, corpus in (("training", prepared.train), ("validation", prepared.valid)):
-        longest_N = np.maximum(corpus.source.lengths, corpus.target.lengths)
-        row = int(longest_N.argmax())
-        if longest_N[row] > room:
-            raise DataError(
-                f"{split} pair {row + 1} has {longest_N[row]:,} pieces on one side but a batch holds {room:,}: "
-                "raise batch.tokens and batch.micro_tokens, or lower data.clean.max_pieces"
-            )
-
-
-def _written(folder: Path) -> dict[str, dict[str, object]]:
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+def _manifest(
+    config: Config, files: Files, readings: Readings, tokenizer: Tokenizer, drops: Drops, folder: Path
+) -> dict[str, Any]:
+    written = _written(folder)
     return {
-        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in paths
+        "format": FORMAT,
+        "fingerprint": _fingerprint(tokenizer, written),
+        "versions": {name: version(name) for name in ("mt", "sentencepiece")},
+        "settings": _settings(config),
+        "sources": {
+            split: [
+                asdict(reading) | {"files": [asdict(file) for file in of_source]}
+                for reading, of_source in zip(readings[split], files[split], strict=True)
+            ]
+            for split in SPLITS
+        },
+        "dropped": dict(sorted(drops.counts.items())),
+        "train": _sizes(folder / "train"),
+        "valid": _sizes(folder / "valid"),
+        "tokenizer": {"pieces": len(tokenizer), "fingerprint": tokenizer.fingerprint},
+        "files": written,
     }
 
 
-def _fingerprint(tokenizer: Tokenizer, files: dict[str, dict[str, object]]) -> str:
+def _sizes(folder: Path) -> dict[str, int]:
+    corpus = open_corpus(folder)
+    pieces = {f"{side}_pieces": int(getattr(corpus, side).offsets[-1]) for side in ("source", "target")}
+    return {"rows": len(corpus), **pieces}
+
+
+def _written(folder: Path) -> dict[str, dict[str, Any]]:
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in paths}
+
+
+def _fingerprint(tokenizer: Tokenizer, files: dict[str, dict[str, Any]]) -> str:
     ids = [f"{name} {file['sha256']}" for name, file in files.items() if name.endswith(".npy")]
     return hashlib.sha256("\n".join([tokenizer.fingerprint, *ids]).encode()).hexdigest()
+
+
+def _report(manifest: dict[str, Any], console: Console) -> None:
+    read = sum(reading["read"] for reading in manifest["sources"]["train"])
+    dropped = sum(manifest["dropped"].values())
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in manifest["dropped"].items())
+    console.say(f"{read - dropped:,} of {read:,} training pairs kept" + (f"; dropped {reasons}" if reasons else ""))
+
+
+# --- What training would otherwise meet too late -----------------------------------------------------------------
+
+
+def _refuse_too_long(prepared: Prepared, config: Config) -> None:
+    for split, corpus in (("training", prepared.train), ("validation", prepared.valid)):
+        longest_N = np.maximum(corpus.source.lengths, corpus.target.lengths)
+        row = int(longest_N.argmax())
+        if longest_N[row] > config.batch.tokens:
+            raise DataError(
+                f"{split} pair {row + 1} has {longest_N[row]:,} pieces on one side, but a batch holds "
+                f"{config.batch.tokens:,}: raise batch.tokens or lower data.clean.max_pieces"
+            )

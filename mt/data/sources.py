@@ -82,9 +82,21 @@ def source_files(source: Source, src: str, tgt: str) -> list[Path]:
         return [_existing(source.pairs)]
     if source.src is not None and source.tgt is not None:
         return [_existing(source.src), _existing(source.tgt)]
+    if source.demo is not None:
+        return sorted((Path(__file__).parent / "demo").glob("*.py"))  # another grammar is another text
     if source.dataset is not None and _is_folder(source.dataset):
-        return [path for path in sorted(Path(source.dataset).rglob("*")) if path.is_file()]
+        return [path for path in sorted(Path(source.dataset).rglob("[!.]*")) if path.is_file()]
     return []
+
+
+def count_pairs(source: Source, src: str, tgt: str) -> int | None:
+    """How many pairs a source has, where that can be told without reading it all again; only progress asks."""
+    if source.demo is not None:
+        return source.demo
+    files = source_files(source, src, tgt)
+    if source.dataset is not None or files[0].suffix.lower() in _COMPRESSED:
+        return None
+    return _count_rows(files[0]) if files[0].suffix.lower() == ".parquet" else _count_lines(files[0])
 
 
 # --- Files -------------------------------------------------------------------------------------------------------
@@ -155,6 +167,11 @@ def _text(source: Path, target: Path) -> Iterator[Chunk]:
 
 def _count(items: Iterator[str]) -> int:
     return sum(1 for _ in items)
+
+
+def _count_lines(path: Path) -> int:
+    with _opened(path) as file:
+        return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
 
 
 # --- Tables ------------------------------------------------------------------------------------------------------
@@ -253,6 +270,15 @@ def _parquet(path: Path, src: str, tgt: str) -> Iterator[Chunk]:
             yield from _arrow(batches, src, tgt, str(path))
         except pyarrow.ArrowException as error:
             raise DataError(f"{path}: cannot be read as Parquet: {error}") from None
+
+
+def _count_rows(path: Path) -> int | None:
+    import pyarrow.parquet
+
+    try:
+        return int(pyarrow.parquet.read_metadata(path).num_rows)
+    except (OSError, ValueError):
+        return None  # reading it will say what is wrong
 
 
 def _dataset(source: Source, src: str, tgt: str) -> Iterator[Chunk]:

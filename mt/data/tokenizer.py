@@ -51,9 +51,9 @@ class Tokenizer:
         )
         return hashlib.sha256(table.encode()).hexdigest()
 
-    def encode(self, lines: list[str], threads: int = 1) -> list[list[int]]:
-        """The ids of each line, without BOS or EOS; a line that is not valid Unicode raises UnicodeEncodeError."""
-        ids: list[list[int]] = self._processor.encode(_escaped(lines), out_type=int, num_threads=threads)
+    def encode(self, lines: list[str]) -> list[list[int]]:
+        """The ids of each line, without BOS or EOS. Other threads go on meanwhile."""
+        ids: list[list[int]] = self._processor.encode(_escaped(lines), out_type=int, num_threads=1)
         return ids
 
     def sample(self, lines: list[str], seed: int, alpha: float) -> list[list[int]]:
