@@ -43,7 +43,8 @@ class Sentences:
         return len(self.lengths)
 
     def __getitem__(self, row: int) -> Ids:
-        return np.asarray(self.ids[self.offsets[row] : self.offsets[row + 1]])
+        start = self.offsets[:-1][row]
+        return np.asarray(self.ids[start : start + self.lengths[row]])
 
     def take(self, rows: Whole) -> "Sentences":
         """The sentences of `rows`, in that order."""

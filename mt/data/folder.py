@@ -60,6 +60,15 @@ def replaced(folder: Path) -> Iterator[Path]:
         _remove(old)
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Write a file under another name and give it its own when complete; raises DataError when that fails."""
+    new = path.with_name(f".{path.name}.new")
+    with _writing(path):
+        new.write_text(text, encoding="utf-8")
+        _sync_file(new)
+        new.replace(path)
+
+
 def _beside(folder: Path, purpose: str) -> Path:
     return folder.resolve().with_name(f".{folder.resolve().name}.{purpose}")
 
@@ -81,11 +90,15 @@ def _sync(folder: Path) -> None:
     """Have the disk hold every file before a name promises them."""
     for path in sorted(folder.rglob("*")):
         if path.is_file():
-            with open(path, "rb") as file:
-                os.fsync(file.fileno())
+            _sync_file(path)
         else:
             _sync_folder(path)
     _sync_folder(folder)
+
+
+def _sync_file(path: Path) -> None:
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
 
 
 def _sync_folder(folder: Path) -> None:

@@ -80,6 +80,10 @@ class Tokenizer:
         """Whether an id stands for one byte of a character that has no piece of its own."""
         return bool(self._processor.is_byte(index))
 
+    def starts_word(self, index: int) -> bool:
+        """Whether a piece begins with the space before a word."""
+        return str(self._processor.id_to_piece(index)).startswith(_SPACE_MARK)
+
 
 def train_tokenizer(sentences: Iterable[str], vocab_size: int) -> Tokenizer:
     """Learn the joint BPE vocabulary (Sennrich et al., 2016) from the sentences of both languages.

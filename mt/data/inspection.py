@@ -1,0 +1,251 @@
+"""`mt prepare --inspect`: what a careful person looks at before a long run, as text, JSON and a page of histograms."""
+
+import html
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from mt.config import Config
+from mt.console import Console
+from mt.data.batches import padding_share, plan_batches
+from mt.data.corpus import Sentences, Whole
+from mt.data.folder import write_whole
+from mt.data.prepare import Prepared, prepare
+from mt.data.tokenizer import UNK, Tokenizer
+
+PERCENTILES = (1, 5, 25, 50, 75, 95, 99, 100)
+PAIRS = 10  # to read
+PAGE = "inspect.html"
+
+_BLOCK = 1 << 22  # ids counted at a time
+
+
+@dataclass(frozen=True)
+class Side:
+    """One language of the training data; lengths in pieces with their EOS."""
+
+    language: str
+    pieces: int
+    words: int  # separated by white space
+    pieces_per_word: float
+    byte_share: float  # of the pieces, those that spell a rare character in bytes
+    unknown: int  # 0, since bytes spell everything
+    percentiles: dict[int, int]  # percent: length
+    histogram: list[int]  # how many sentences have length 0, 1, 2, ...
+
+
+@dataclass(frozen=True)
+class Example:
+    """A training pair and the pieces it is cut into."""
+
+    source: str
+    target: str
+    source_pieces: list[str]
+    target_pieces: list[str]
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """All that is told; `dataclasses.asdict` makes it fit for JSON."""
+
+    dir: str
+    read: int  # training pairs in the sources
+    dropped: dict[str, int]  # of them, by reason
+    dropped_share: float
+    rows: int  # pairs in an epoch: those kept, as often as their source's weight says
+    valid: int
+    test: int
+    vocabulary: int
+    unused: int  # pieces no training sentence contains
+    source: Side
+    target: Side
+    batch_tokens: int
+    updates_per_epoch: int
+    epochs: float  # in train.updates
+    padding_share: float
+    examples: list[Example]
+
+
+def inspect(config: Config, console: Console) -> Inspection:
+    """Prepare if needed, measure, and write the page beside the data."""
+    prepared = prepare(config, console)
+    inspection = _measure(prepared, config)
+    page = prepared.dir / PAGE
+    write_whole(page, render_page(inspection))
+    console.say(f"length histograms: {page}")
+    return inspection
+
+
+def _measure(prepared: Prepared, config: Config) -> Inspection:
+    train, manifest = prepared.train, prepared.manifest
+    lengths_N2 = np.stack([train.source.lengths, train.target.lengths], axis=1)
+    plan = plan_batches(lengths_N2, config.batch.tokens, config.seed, epoch=0)
+    source_uses_V = _uses(train.source, len(prepared.tokenizer))
+    target_uses_V = _uses(train.target, len(prepared.tokenizer))
+    read = _pairs(manifest["sources"]["train"])
+    return Inspection(
+        dir=str(prepared.dir),
+        read=read,
+        dropped=manifest["dropped"],
+        dropped_share=sum(manifest["dropped"].values()) / read,
+        rows=len(train),
+        valid=_pairs(manifest["sources"]["valid"]),
+        test=_pairs(manifest["sources"]["test"]),
+        vocabulary=len(prepared.tokenizer),
+        unused=int(((source_uses_V + target_uses_V) == 0).sum()),
+        source=_side(config.data.src, train.source, source_uses_V, prepared.tokenizer),
+        target=_side(config.data.tgt, train.target, target_uses_V, prepared.tokenizer),
+        batch_tokens=config.batch.tokens,
+        updates_per_epoch=len(plan),
+        epochs=config.train.updates / len(plan),
+        padding_share=padding_share(plan, lengths_N2),
+        examples=_examples(prepared, config.seed),
+    )
+
+
+def _pairs(readings: list[dict[str, int]]) -> int:
+    return sum(reading["read"] for reading in readings)
+
+
+def _uses(sentences: Sentences, vocabulary: int) -> Whole:
+    """How often each piece occurs."""
+    uses_V = np.zeros(vocabulary, dtype=np.int64)
+    for start in range(0, len(sentences.ids), _BLOCK):
+        uses_V += np.bincount(sentences.ids[start : start + _BLOCK], minlength=vocabulary)
+    return uses_V
+
+
+def _side(language: str, sentences: Sentences, uses_V: Whole, tokenizer: Tokenizer) -> Side:
+    pieces = int(uses_V.sum())
+    words = int(uses_V[[tokenizer.starts_word(index) for index in range(len(uses_V))]].sum())
+    spelt = int(uses_V[[tokenizer.is_byte(index) for index in range(len(uses_V))]].sum())
+    quantiles = np.percentile(sentences.lengths, PERCENTILES, method="inverted_cdf")
+    return Side(
+        language=language,
+        pieces=pieces,
+        words=words,
+        pieces_per_word=(pieces - len(sentences)) / max(words, 1),
+        byte_share=spelt / pieces,
+        unknown=int(uses_V[UNK]),
+        percentiles={percent: int(length) for percent, length in zip(PERCENTILES, quantiles, strict=True)},
+        histogram=np.bincount(sentences.lengths).tolist(),
+    )
+
+
+def _examples(prepared: Prepared, seed: int) -> list[Example]:
+    corpus, tokenizer = prepared.train, prepared.tokenizer
+    rows = np.random.default_rng(seed).permutation(len(corpus))[:PAIRS]
+    sources = tokenizer.decode([corpus.source[row].tolist() for row in rows])
+    targets = tokenizer.decode([corpus.target[row].tolist() for row in rows])
+    return [
+        Example(source, target, tokenizer.pieces(source), tokenizer.pieces(target))
+        for source, target in zip(sources, targets, strict=True)
+    ]
+
+
+# --- For people: text --------------------------------------------------------------------------------------------
+
+
+def render_text(inspection: Inspection) -> str:
+    """The inspection as lines for a terminal."""
+    return "\n".join([*_summary(inspection), "", *_table(inspection), "", *_pairs_to_read(inspection)])
+
+
+def _summary(inspection: Inspection) -> Iterator[str]:
+    yield f"{inspection.dir}: {inspection.source.language} to {inspection.target.language}"
+    yield f"pairs       {inspection.rows:,} for training, {inspection.valid:,} validation, {inspection.test:,} test"
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in inspection.dropped.items()) or "none"
+    yield f"dropped     {reasons} ({inspection.dropped_share:.2%} of {inspection.read:,} read)"
+    yield f"vocabulary  {inspection.vocabulary:,} pieces, {inspection.unused:,} of them not in the training text"
+    yield (
+        f"batches     {inspection.updates_per_epoch:,} updates an epoch of {inspection.batch_tokens:,} tokens, "
+        f"{inspection.padding_share:.2%} padding; train.updates make {inspection.epochs:.1f} epochs"
+    )
+
+
+def _table(inspection: Inspection) -> Iterator[str]:
+    sides = (inspection.source, inspection.target)
+    rows = [
+        ("", [side.language for side in sides]),
+        ("pieces", [f"{side.pieces:,}" for side in sides]),
+        ("words", [f"{side.words:,}" for side in sides]),
+        ("pieces a word", [f"{side.pieces_per_word:.3f}" for side in sides]),
+        ("spelt in bytes", [f"{side.byte_share:.4%}" for side in sides]),
+        ("unknown", [f"{side.unknown:,}" for side in sides]),
+        *(
+            (
+                f"length, {percent}%" if percent < 100 else "longest",
+                [f"{side.percentiles[percent]:,}" for side in sides],
+            )
+            for percent in PERCENTILES
+        ),
+    ]
+    for name, values in rows:
+        yield f"{name:<14}" + "".join(f"{value:>16}" for value in values)
+
+
+def _pairs_to_read(inspection: Inspection) -> Iterator[str]:
+    for number, example in enumerate(inspection.examples, 1):
+        yield f"{number:>2}  {example.source}"
+        yield f"    {example.target}"
+        yield f"    {' '.join(example.source_pieces)}"
+        yield f"    {' '.join(example.target_pieces)}"
+
+
+# --- For people: a page ------------------------------------------------------------------------------------------
+
+_WIDTH, _HEIGHT, _BARS = 720, 200, 120
+
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 760px; margin: 2em auto; padding: 0 1em; color: #222; }
+pre { background: #f6f6f4; padding: 1em; overflow-x: auto; white-space: pre-wrap; }
+svg { width: 100%; height: auto; } rect { fill: #4a7ab5; } text { font-size: 12px; fill: #555; }
+line { stroke: #c0563f; stroke-dasharray: 4 3; }
+"""
+
+
+def render_page(inspection: Inspection) -> str:
+    """One self-contained HTML page: the numbers, a histogram of lengths for each side, and the pairs to read."""
+    title = html.escape(f"{inspection.dir}: {inspection.source.language} to {inspection.target.language}")
+    return "\n".join(
+        [
+            f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>',
+            f"<style>{_STYLE}</style></head><body>\n<h1>{title}</h1>",
+            _preformatted([*list(_summary(inspection))[1:], "", *_table(inspection)]),
+            *(f"{_heading(side)}\n{_histogram(side)}" for side in (inspection.source, inspection.target)),
+            f"<h2>{len(inspection.examples)} training pairs drawn at random</h2>",
+            _preformatted(_pairs_to_read(inspection)),
+            "</body></html>\n",
+        ]
+    )
+
+
+def _preformatted(lines: Iterator[str] | list[str]) -> str:
+    return f"<pre>{html.escape(chr(10).join(lines))}</pre>"
+
+
+def _heading(side: Side) -> str:
+    return f"<h2>{html.escape(side.language)}: training sentences by length in pieces</h2>"
+
+
+def _histogram(side: Side) -> str:
+    """Bars of equal width, and dashed lines at the median and the 99th percentile."""
+    width = -(-len(side.histogram) // _BARS)  # lengths in a bar
+    bars = [sum(side.histogram[start : start + width]) for start in range(0, len(side.histogram), width)]
+    step, highest = _WIDTH / len(bars), max(bars)
+    parts = [f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT + 40}" role="img">']
+    for index, count in enumerate(bars):
+        height = _HEIGHT * count / highest
+        label = f"length {index * width} to {(index + 1) * width - 1}: {count:,} sentences"
+        parts.append(
+            f'<rect x="{index * step:.1f}" y="{20 + _HEIGHT - height:.1f}" width="{0.9 * step:.1f}" '
+            f'height="{height:.1f}"><title>{label}</title></rect>'
+        )
+    for percent in (50, 99):
+        x = (side.percentiles[percent] + 0.5) / width * step
+        parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="16" y2="{20 + _HEIGHT}"/>')
+        parts.append(f'<text x="{x + 3:.1f}" y="12">{percent}%: {side.percentiles[percent]}</text>')
+    parts.append(f'<text x="0" y="{_HEIGHT + 36}">0</text>')
+    parts.append(f'<text x="{_WIDTH}" y="{_HEIGHT + 36}" text-anchor="end">{len(side.histogram) - 1}</text></svg>')
+    return "".join(parts)

@@ -1,0 +1,118 @@
+"""Which pairs are dropped and why: the rules one by one, and the counts they leave."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mt.config import CleanConfig
+from mt.data.clean import SAMPLE, Drops, SeenPairs, length_problems, text_problems, valid_unicode
+from mt.data.corpus import Corpus, Sentences
+from mt.data.sources import Chunk
+
+ALL_RULES = CleanConfig()
+NO_RULES = CleanConfig(
+    empty=False, invalid_utf8=False, control=False, copies=False, duplicates=False, max_pieces=10**6, max_ratio=0
+)
+
+pairs = st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("abc")), max_size=30)
+
+
+def problem(source: str, target: str, rules: CleanConfig = ALL_RULES) -> str | None:
+    return text_problems(Chunk([source], [target], 1), rules).get(0)
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "reason"),
+    [
+        ("", "Haus", "empty side"),
+        ("house", " \t\u3000", "empty side"),
+        ("house", "H\udce4user", "invalid UTF-8"),
+        ("bell\x07", "Glocke", "control character"),
+        ("next\x85line", "Zeile", "control character"),
+        ("a\rb", "c", "control character"),
+        ("Berlin", "Berlin", "source equals target"),
+    ],
+)
+def test_an_unusable_pair_is_dropped_for_its_reason(source, target, reason):
+    assert problem(source, target) == reason
+    assert problem(source, target, NO_RULES) is None
+
+
+@pytest.mark.parametrize(
+    "text", ["tab\tinside", "U+2028\u2028", "e\u0301", "👩‍👩‍👧", "no-break\u00a0space", "soft\u00adhyphen"]
+)
+def test_unusual_but_sound_text_stays(text):
+    assert problem(text, "Text") is None
+    assert problem("text", text) is None
+
+
+def test_a_row_that_is_no_pair_is_dropped_whatever_the_rules():
+    chunk = Chunk(["not a pair", "a"], ["", "b"], 1, {0: "not JSON"})
+    assert text_problems(chunk, NO_RULES) == {0: "not JSON"}
+
+
+def test_broken_bytes_become_replacement_characters():
+    assert valid_unicode("H\udcc3user 🏠") == "H\ufffduser 🏠"
+
+
+def lengths(*pairs_of_lengths: tuple[int, int]) -> Corpus:
+    """Sentences of these lengths, EOS counted."""
+    return Corpus(*(Sentences.from_lists([[9] * (pair[side] - 1) for pair in pairs_of_lengths]) for side in (0, 1)))
+
+
+def test_length_rules_count_pieces_with_eos():
+    rules = CleanConfig(max_pieces=10, max_ratio=3)
+    corpus = lengths((10, 10), (11, 10), (9, 3), (10, 3), (3, 10), (12, 1))
+    assert length_problems(corpus, rules) == {
+        1: "too long",
+        3: "length ratio",
+        4: "length ratio",
+        5: "too long",
+    }
+
+
+def test_ratio_zero_allows_any():
+    assert length_problems(lengths((200, 1)), CleanConfig(max_ratio=0)) == {}
+
+
+@given(st.lists(pairs, max_size=8))
+def test_a_pair_is_repeated_when_it_was_there_before(chunks):
+    seen, met = SeenPairs(), set()
+    for chunk in chunks:
+        expected = []
+        for pair in chunk:
+            expected.append(pair in met)
+            met.add(pair)
+        assert seen.repeated([pair[0] for pair in chunk], [pair[1] for pair in chunk]).tolist() == expected
+
+
+def test_many_pairs_are_remembered():
+    seen = SeenPairs()
+    for start in range(0, 50_000, 5_000):
+        numbers = [str(number) for number in range(start, start + 5_000)]
+        assert not seen.repeated(numbers, numbers).any()
+    numbers = [str(number) for number in range(50_000)]
+    assert seen.repeated(numbers, numbers).all()
+
+
+def test_drops_are_counted_and_a_sample_is_kept(tmp_path):
+    drops = Drops(seed=1)
+    for number in range(1000):
+        drops.add("too long", f"train:{number}", "long", "lang")
+    drops.add("empty side", "train:7", "a\tb\x07\udce4", "")
+    drops.write(tmp_path / "dropped.tsv")
+    rows = [line.split("\t") for line in (tmp_path / "dropped.tsv").read_text("utf-8").splitlines()]
+    assert drops.counts == {"too long": 1000, "empty side": 1}
+    assert rows[:2] == [["reason", "where", "source", "target"], ["empty side", "train:7", r"a\tb\x07\udce4", ""]]
+    numbers = [int(row[1].split(":")[1]) for row in rows[2:]]
+    assert len(set(numbers)) == SAMPLE
+    assert max(numbers) > 900, "the sample comes from all of the text, not from its head"
+
+
+def test_the_sample_is_the_same_every_time(tmp_path):
+    for name in ("first", "second"):
+        drops = Drops(seed=1)
+        for number in range(500):
+            drops.add("too long", str(number), "", "")
+        drops.write(tmp_path / name)
+    assert (tmp_path / "first").read_bytes() == (tmp_path / "second").read_bytes()

@@ -1,0 +1,340 @@
+"""Reading pairs: every layout gives the same pairs, lines never slip, and what is wrong is said with its place."""
+
+import bz2
+import gzip
+import json
+import lzma
+import os
+import subprocess
+import sys
+import time
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mt.config import Source
+from mt.data.sources import CHUNK, count_pairs, name_of, read_pairs, source_files
+from mt.errors import DataError
+
+ENGLISH = [
+    "A house.",
+    "“Quotes” and 'more'",
+    "sharp s",
+    "sep\u2028arator\u0085 and\rreturn",
+    "e\u0301 👩‍👩‍👧",
+    "",
+    "long " * 10_000,
+]
+GERMAN = ["Ein Haus.", '„Anführung“ "und" mehr', "scharfes ß", "Trenn\u2028zeichen", "é", "leer", "lang " * 10_000]
+PAIRS = list(zip(ENGLISH, GERMAN, strict=True))
+
+any_line = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n"), max_size=20)
+
+
+def pairs_of(source: Source, src: str = "en", tgt: str = "de") -> list[tuple[str, str]]:
+    chunks = list(read_pairs(source, src, tgt, seed=1))
+    assert all(not chunk.problems for chunk in chunks)
+    return [pair for chunk in chunks for pair in zip(chunk.source, chunk.target, strict=True)]
+
+
+def write_lines(path, lines, end="\n"):
+    path.write_bytes("".join(f"{line}{end}" for line in lines).encode())
+
+
+def write_sides(folder, name="train", pairs=PAIRS):
+    for side, language in enumerate(("en", "de")):
+        write_lines(folder / f"{name}.{language}", [pair[side] for pair in pairs])
+    return str(folder / name)
+
+
+def write_parquet(path, table):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pyarrow.parquet.write_table(pyarrow.table(table), path)
+
+
+def compress_zst(data: bytes) -> bytes:
+    return pyarrow.Codec("zstd").compress(data, asbytes=True)
+
+
+COMPRESSORS = {".gz": gzip.compress, ".xz": lzma.compress, ".bz2": bz2.compress, ".zst": compress_zst}
+
+
+# --- Text files --------------------------------------------------------------------------------------------------
+
+
+def test_text_files_are_read_by_line_feeds_alone(tmp_path):
+    assert pairs_of(Source(prefix=write_sides(tmp_path))) == PAIRS
+
+
+@given(st.lists(st.tuples(any_line, any_line), max_size=10), st.booleans())
+def test_any_lines_keep_their_partner(tmp_path_factory, pairs, final_newline):
+    folder = tmp_path_factory.mktemp("any")
+    prefix = write_sides(folder, pairs=pairs)
+    if pairs and not final_newline and pairs[-1][0]:
+        path = folder / "train.en"
+        path.write_bytes(path.read_bytes()[:-1])
+    read = pairs_of(Source(prefix=prefix))
+    clean = [tuple(text.removesuffix("\r") for text in pair) for pair in pairs]
+    if clean and clean[0][0].startswith("\ufeff"):
+        clean[0] = (clean[0][0][1:], clean[0][1])
+    if clean and clean[0][1].startswith("\ufeff"):
+        clean[0] = (clean[0][0], clean[0][1][1:])
+    assert read == clean
+
+
+def test_src_and_tgt_name_two_files(tmp_path):
+    write_sides(tmp_path)
+    files = Source(src=str(tmp_path / "train.en"), tgt=str(tmp_path / "train.de"))
+    assert pairs_of(files) == PAIRS
+
+
+def test_the_other_direction_reads_the_same_files(tmp_path):
+    prefix = write_sides(tmp_path)
+    assert pairs_of(Source(prefix=prefix), "de", "en") == [(german, english) for english, german in PAIRS]
+
+
+@pytest.mark.parametrize("suffix", COMPRESSORS)
+def test_compressed_files_read_like_plain_ones(tmp_path, suffix):
+    prefix = write_sides(tmp_path)
+    for language in ("en", "de"):
+        path = tmp_path / f"train.{language}"
+        (tmp_path / f"train.{language}{suffix}").write_bytes(COMPRESSORS[suffix](path.read_bytes()))
+        path.unlink()
+    assert pairs_of(Source(prefix=prefix)) == PAIRS
+
+
+@pytest.mark.parametrize("suffix", COMPRESSORS)
+def test_a_cut_or_false_archive_is_refused_by_name(tmp_path, suffix):
+    write_sides(tmp_path)
+    whole = COMPRESSORS[suffix]((tmp_path / "train.en").read_bytes())
+    for bad in (whole[: len(whole) // 2], b"no archive at all"):
+        (tmp_path / f"bad.en{suffix}").write_bytes(bad)
+        with pytest.raises(DataError, match=rf"bad\.en\{suffix}: cannot be read"):
+            pairs_of(Source(src=str(tmp_path / f"bad.en{suffix}"), tgt=str(tmp_path / "train.de")))
+
+
+def test_windows_line_ends_and_byte_order_marks_are_no_text(tmp_path):
+    (tmp_path / "train.en").write_bytes(b"\xef\xbb\xbfOne.\r\nTwo.\r\n")
+    (tmp_path / "train.de").write_bytes(b"Eins.\nZwei.")
+    assert pairs_of(Source(prefix=str(tmp_path / "train"))) == [("One.", "Eins."), ("Two.", "Zwei.")]
+
+
+def test_broken_bytes_stay_apart_from_text(tmp_path):
+    (tmp_path / "train.en").write_bytes(b"caf\xe9\n")
+    (tmp_path / "train.de").write_bytes("Café\n".encode())
+    assert pairs_of(Source(prefix=str(tmp_path / "train"))) == [("caf\udce9", "Café")]
+
+
+def test_empty_files_hold_no_pairs(tmp_path):
+    assert pairs_of(Source(prefix=write_sides(tmp_path, pairs=[]))) == []
+
+
+@pytest.mark.parametrize(
+    ("source_count", "target_count"), [(5, 3), (3, 5), (1, 0), (CHUNK + 1, CHUNK), (3, 2 * CHUNK + 7)]
+)
+def test_unequal_files_are_refused_with_both_counts_and_the_first_lonely_line(tmp_path, source_count, target_count):
+    write_lines(tmp_path / "a.en", ["x"] * source_count)
+    write_lines(tmp_path / "a.de", ["y"] * target_count)
+    longer = "en" if source_count > target_count else "de"
+    with pytest.raises(DataError) as error:
+        pairs_of(Source(prefix=str(tmp_path / "a")))
+    message = str(error.value)
+    assert f"a.en has {source_count:,} lines but {tmp_path}/a.de has {target_count:,}" in message
+    assert f"a.{longer}:{min(source_count, target_count) + 1} is the first line without a partner" in message
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"nowhere\.en: no such file"):
+        pairs_of(Source(prefix=str(tmp_path / "nowhere")))
+    with pytest.raises(DataError, match="is a folder"):
+        pairs_of(Source(src=str(tmp_path), tgt=str(tmp_path)))
+
+
+def test_chunks_number_their_lines(tmp_path):
+    prefix = write_sides(tmp_path, pairs=[(str(number), "x") for number in range(2 * CHUNK + 5)])
+    chunks = list(read_pairs(Source(prefix=prefix), "en", "de", seed=1))
+    assert [int(chunk.source[0]) + 1 for chunk in chunks] == [chunk.first for chunk in chunks]
+    assert sum(len(chunk.source) for chunk in chunks) == 2 * CHUNK + 5
+
+
+# --- Tables ------------------------------------------------------------------------------------------------------
+
+
+def test_tsv_is_source_then_target(tmp_path):
+    write_lines(tmp_path / "a.tsv", ["\t".join(pair) for pair in PAIRS])
+    assert pairs_of(Source(pairs=str(tmp_path / "a.tsv"))) == PAIRS
+
+
+def test_tsv_columns_are_named_by_a_header_or_by_the_config(tmp_path):
+    rows = [f"{number}\t{german}\t{english}" for number, (english, german) in enumerate(PAIRS)]
+    write_lines(tmp_path / "a.tsv", ["id\tde\ten", *rows])
+    write_lines(tmp_path / "b.tsv", rows)
+    named = Source(pairs=str(tmp_path / "b.tsv"), columns=("id", "de", "en"))
+    for source in (Source(pairs=str(tmp_path / "a.tsv")), named):
+        assert pairs_of(source) == PAIRS
+        assert pairs_of(source, "de", "en") == [(german, english) for english, german in PAIRS]
+
+
+def test_tsv_quotes_are_text_unless_the_config_says_quoted(tmp_path):
+    (tmp_path / "a.tsv").write_text('"Yes," he said.\t"Ja"\n"a ""b"""\t"c\td"\n', "utf-8")
+    (literal,) = read_pairs(Source(pairs=str(tmp_path / "a.tsv")), "en", "de", seed=1)
+    assert (literal.source[0], literal.target[0]) == ('"Yes," he said.', '"Ja"')
+    assert literal.problems == {1: "not 2 columns"}
+    (tmp_path / "b.tsv").write_text('"a ""b"""\t"c\td"\n"two\nlines"\t\'x\'\n', "utf-8")
+    (quoted,) = read_pairs(Source(pairs=str(tmp_path / "b.tsv"), quoted=True), "en", "de", seed=1)
+    assert quoted.source == ['a "b"', "two lines"]
+    assert quoted.target == ["c\td", "'x'"]
+    assert (quoted.problems, quoted.line_feeds) == ({}, 1)
+
+
+def test_tsv_without_the_languages_is_refused(tmp_path):
+    write_lines(tmp_path / "a.tsv", ["one column"])
+    with pytest.raises(DataError, match=r"a\.tsv:1: 1 column"):
+        pairs_of(Source(pairs=str(tmp_path / "a.tsv")))
+    with pytest.raises(DataError, match="columns en, fr lack en or de"):
+        pairs_of(Source(pairs=str(tmp_path / "a.tsv"), columns=("en", "fr")))
+
+
+@pytest.mark.parametrize("suffix", ["", *COMPRESSORS])
+def test_jsonl_has_a_key_for_each_language(tmp_path, suffix):
+    flat = [json.dumps({"de": german, "en": english}) for english, german in PAIRS]
+    nested = [
+        json.dumps({"translation": {"de": german, "en": english}}, ensure_ascii=False) for english, german in PAIRS
+    ]
+    data = "".join(f"{line}\n" for line in flat + nested).encode()
+    path = tmp_path / f"a.jsonl{suffix}"
+    path.write_bytes(COMPRESSORS[suffix](data) if suffix else data)
+    assert pairs_of(Source(pairs=str(path))) == PAIRS + PAIRS
+
+
+def test_jsonl_rows_that_are_no_pairs_are_told(tmp_path):
+    lines = [
+        '{"en": "a", "de": "b"}',
+        "{broken",
+        '{"en": "a"}',
+        '{"en": 1, "de": "b"}',
+        "[]",
+        '{"en": "x\\ny", "de": "z"}',
+    ]
+    write_lines(tmp_path / "a.jsonl", lines)
+    (chunk,) = read_pairs(Source(pairs=str(tmp_path / "a.jsonl")), "en", "de", seed=1)
+    assert chunk.problems == {1: "not JSON", **dict.fromkeys((2, 3, 4), "no text under en and de")}
+    assert chunk.source[1] == "{broken"
+    assert (chunk.source[5], chunk.line_feeds) == ("x y", 1)
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_parquet_columns_or_translations(tmp_path, suffix):
+    columns = {"de": GERMAN, "en": ENGLISH, "id": list(range(len(PAIRS)))}
+    structs = {"translation": [{"de": german, "en": english} for english, german in PAIRS]}
+    for name, table in (("columns", columns), ("structs", structs)):
+        plain, path = tmp_path / f"{name}.parquet", tmp_path / f"{name}.parquet{suffix}"
+        write_parquet(plain, table)
+        if suffix:
+            path.write_bytes(COMPRESSORS[suffix](plain.read_bytes()))
+        assert pairs_of(Source(pairs=str(path))) == PAIRS
+
+
+def test_parquet_without_the_languages_or_damaged_is_refused(tmp_path):
+    write_parquet(tmp_path / "a.parquet", {"fr": ["x"], "en": ["y"]})
+    with pytest.raises(DataError, match=r"a\.parquet: no text column de"):
+        pairs_of(Source(pairs=str(tmp_path / "a.parquet")))
+    (tmp_path / "b.parquet").write_bytes(b"PAR1 and nothing else")
+    with pytest.raises(DataError, match=r"b\.parquet: cannot be read"):
+        pairs_of(Source(pairs=str(tmp_path / "b.parquet")))
+
+
+def test_a_null_is_an_empty_side(tmp_path):
+    write_parquet(tmp_path / "a.parquet", {"de": ["x", None], "en": ["y", "z"]})
+    assert pairs_of(Source(pairs=str(tmp_path / "a.parquet"))) == [("y", "x"), ("z", "")]
+
+
+# --- The datasets library ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def wmt_folder(tmp_path):
+    """The layout of wmt/wmt14: Parquet shards with a Translation feature, named by a header in README.md."""
+    folder = tmp_path / "wmt14"
+    features = {"translation": {"languages": ["de", "en"], "_type": "Translation"}}
+    rows = [{"de": german, "en": english} for english, german in PAIRS]
+    for name, part in {
+        "train-00000-of-00002": rows[:4],
+        "train-00001-of-00002": rows[4:],
+        "test-00000-of-00001": rows[:2],
+    }.items():
+        table = pyarrow.table({"translation": part})
+        metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+        (folder / "de-en").mkdir(parents=True, exist_ok=True)
+        pyarrow.parquet.write_table(table.replace_schema_metadata(metadata), folder / "de-en" / f"{name}.parquet")
+    (folder / "README.md").write_text(
+        "---\nconfigs:\n- config_name: de-en\n  data_files:\n"
+        "  - split: train\n    path: de-en/train-*\n  - split: test\n    path: de-en/test-*\n---\n"
+    )
+    return folder
+
+
+def test_a_local_folder_with_wmt14s_schema(wmt_folder):
+    source = Source(dataset=str(wmt_folder), config="de-en", split="train")
+    assert pairs_of(source) == PAIRS
+    assert pairs_of(source, "de", "en") == [(german, english) for english, german in PAIRS]
+    assert pairs_of(Source(dataset=str(wmt_folder), config="de-en", split="test")) == PAIRS[:2]
+
+
+def test_a_local_folder_with_a_column_for_each_language(tmp_path):
+    write_lines(tmp_path / "train.jsonl", [json.dumps({"en": english, "de": german}) for english, german in PAIRS])
+    assert pairs_of(Source(dataset=str(tmp_path))) == PAIRS
+
+
+def test_a_wrong_split_or_config_names_those_there_are(wmt_folder):
+    with pytest.raises(DataError, match=r"valid.*\['train', 'test'\]"):
+        pairs_of(Source(dataset=str(wmt_folder), config="de-en", split="valid"))
+    with pytest.raises(DataError, match="de-en"):
+        pairs_of(Source(dataset=str(wmt_folder), config="fr-en"))
+
+
+def test_a_folder_that_is_not_there_is_not_looked_for_on_the_hub():
+    with pytest.raises(DataError, match="no such folder"):
+        source_files(Source(dataset="./no/such/folder"), "en", "de")
+
+
+def test_a_hub_out_of_reach_is_said_at_once():
+    code = "from mt.config import Source; from mt.data.sources import read_pairs; "
+    code += "next(read_pairs(Source(dataset='nobody/nothing-there'), 'en', 'de', 1))"
+    environment = os.environ | {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0"}
+    start = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+    assert time.monotonic() - start < 15, "the library alone tries for 23 s"
+    last = done.stderr.strip().splitlines()[-1]
+    assert "DataError: nobody/nothing-there train: the Hugging Face hub cannot be reached" in last
+    assert "local folder" in last
+
+
+# --- The demo grammar, and what sources say of themselves ---------------------------------------------------------
+
+
+def test_the_demo_grammar_speaks_both_ways():
+    forth, back = pairs_of(Source(demo=20)), pairs_of(Source(demo=20), "de", "en")
+    assert len(forth) == 20
+    assert back == [(german, english) for english, german in forth]
+    with pytest.raises(DataError, match="speaks English and German"):
+        pairs_of(Source(demo=20), "en", "fr")
+
+
+def test_sources_know_their_files_and_names(tmp_path, wmt_folder):
+    prefix = write_sides(tmp_path)
+    assert source_files(Source(prefix=prefix), "en", "de") == [tmp_path / "train.en", tmp_path / "train.de"]
+    assert len(source_files(Source(dataset=str(wmt_folder), config="de-en"), "en", "de")) == 4
+    assert name_of(Source(dataset="wmt/wmt14", config="de-en", split="test")) == "wmt/wmt14 de-en test"
+    assert name_of(Source(prefix=prefix)) == prefix
+
+
+def test_pairs_are_counted_where_that_is_quick(tmp_path):
+    assert count_pairs(Source(prefix=write_sides(tmp_path)), "en", "de") == len(PAIRS)
+    write_parquet(tmp_path / "a.parquet", {"de": GERMAN, "en": ENGLISH})
+    assert count_pairs(Source(pairs=str(tmp_path / "a.parquet")), "en", "de") == len(PAIRS)
+    (tmp_path / "a.tsv.gz").write_bytes(gzip.compress(b"a\tb\n"))
+    assert count_pairs(Source(pairs=str(tmp_path / "a.tsv.gz")), "en", "de") is None

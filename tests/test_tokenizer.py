@@ -1,0 +1,160 @@
+"""The joint BPE: lossless for any text, the same every time, and clear about what it cannot do."""
+
+import random
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mt.data.tokenizer import BOS, EOS, PAD, UNK, Tokenizer, train_tokenizer
+from mt.errors import DataError
+
+TEXT = "the a cat dog house träumt läuft über Straße großer Baum sees small green walks Haus und then heute"
+
+any_line = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n"))
+
+
+def sentences(count: int = 400) -> list[str]:
+    chance = random.Random(0)
+    return [" ".join(chance.choices(TEXT.split(), k=8)) + "." for _ in range(count)]
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return train_tokenizer(sentences(), 340)
+
+
+@settings(max_examples=500, deadline=None)
+@given(any_line)
+def test_any_line_survives_encoding_and_decoding(tokenizer, line):
+    assert tokenizer.decode(tokenizer.encode([line])) == [line]
+
+
+@given(st.lists(any_line, max_size=5))
+def test_lines_do_not_influence_each_other(tokenizer, lines):
+    assert tokenizer.encode(lines) == [tokenizer.encode([line])[0] for line in lines]
+
+
+@given(any_line, st.integers(0, 2**32 - 1), st.floats(0, 1))
+def test_any_line_survives_bpe_dropout(tokenizer, line, seed, alpha):
+    assert tokenizer.decode(tokenizer.sample([line], seed, alpha)) == [line]
+
+
+@given(st.lists(st.integers(0, 339), max_size=50))
+def test_any_ids_decode_to_one_line(tokenizer, ids):
+    (line,) = tokenizer.decode([ids])
+    assert "\n" not in line
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        " ",
+        "  two  spaces  ",
+        "tab\tand\x00nul",
+        "\u2581 the mark of sentencepiece",
+        "\ue000 \ue0001 \ue000\u2581",
+        "U+2028\u2028 U+0085\x85 CR\r",
+        "\ufeffBOM",
+        "emoji 👩‍👩‍👧 and e\u0301 and é",
+        "ﬁ ½ \u3000 \u00a0",
+        "<s></s><pad><unk><0x41>",
+    ],
+)
+def test_what_other_tokenizers_change_stays(tokenizer, line):
+    assert tokenizer.decode(tokenizer.encode([line])) == [line]
+
+
+def test_encoding_adds_no_special_ids(tokenizer):
+    ids = {index for line in tokenizer.encode([*sentences(50), "<s> </s> <unk> <pad>"]) for index in line}
+    assert ids.isdisjoint({PAD, BOS, EOS, UNK})
+
+
+def test_decoding_ends_at_eos_and_leaves_out_special_ids(tokenizer):
+    cat, dog = (ids[0] for ids in tokenizer.encode(["cat", "dog"]))
+    outputs = [[BOS, cat, PAD, UNK, EOS, dog, EOS], [], [EOS, dog], [cat, PAD, PAD]]
+    assert tokenizer.decode(outputs) == ["cat", "", "", "cat"]
+
+
+def test_same_sentences_make_the_same_tokenizer():
+    first, second = train_tokenizer(sentences(), 340), train_tokenizer(sentences(), 340)
+    assert first.model_bytes == second.model_bytes
+    assert first.fingerprint == second.fingerprint
+
+
+def test_fingerprint_tells_vocabularies_apart(tokenizer):
+    assert tokenizer.fingerprint != train_tokenizer(sentences(), 320).fingerprint
+
+
+def test_vocabulary_has_the_asked_size(tokenizer):
+    assert len(tokenizer) == 340
+
+
+def test_tokenizer_is_rebuilt_from_its_bytes(tokenizer):
+    again = Tokenizer(tokenizer.model_bytes)
+    assert again.fingerprint == tokenizer.fingerprint
+    assert again.encode(sentences()) == tokenizer.encode(sentences())
+
+
+def test_threads_encode_alike(tokenizer):
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(tokenizer.encode, [sentences()] * 8))
+    assert results == [tokenizer.encode(sentences())] * 8
+
+
+def test_bpe_dropout_is_decided_by_its_seed(tokenizer):
+    lines = sentences(100)
+    first = tokenizer.sample(lines, 1, 0.1)
+    assert tokenizer.sample(lines, 2, 0.1) != first
+    assert tokenizer.sample(lines, 1, 0.1) == first
+
+
+def test_bpe_dropout_of_nothing_is_plain_encoding(tokenizer):
+    assert tokenizer.sample(sentences(), 1, 0.0) == tokenizer.encode(sentences())
+
+
+def test_bpe_dropout_of_everything_leaves_characters(tokenizer):
+    (pieces,) = tokenizer.sample(["the cat"], 1, 1.0)
+    assert len(pieces) == len(" the cat")
+
+
+def test_pieces_join_to_the_line(tokenizer):
+    assert "".join(tokenizer.pieces("the small cat")).replace("\u2581", " ") == " the small cat"
+
+
+def test_words_and_bytes_are_told_from_other_pieces(tokenizer):
+    (word,), spelt = tokenizer.encode(["cat"])[0], tokenizer.encode(["猫"])[0]
+    assert tokenizer.starts_word(word)
+    assert not tokenizer.is_byte(word)
+    assert [tokenizer.is_byte(index) for index in spelt] == [False, True, True, True]
+
+
+def test_vocabulary_too_large_for_the_text_names_the_largest_that_fits():
+    with pytest.raises(DataError, match=r"data\.vocab_size 5000 is too high.*set it to \d+ or less") as error:
+        train_tokenizer(sentences(), 5000)
+    largest = int(str(error.value).split()[-3])
+    assert len(train_tokenizer(sentences(), largest)) == largest
+
+
+def test_vocabulary_too_small_for_the_characters_names_the_smallest_that_fits():
+    with pytest.raises(DataError, match=r"data\.vocab_size 100 is too low.*set it to \d+ or more") as error:
+        train_tokenizer(sentences(), 100)
+    smallest = int(str(error.value).split()[-3])
+    assert len(train_tokenizer(sentences(), smallest)) == smallest
+
+
+def test_no_sentences_are_refused():
+    with pytest.raises(DataError, match="no text to learn from"):
+        train_tokenizer([], 300)
+
+
+def test_what_is_no_model_is_refused():
+    with pytest.raises(DataError, match="not a sentencepiece model"):
+        Tokenizer(b"something else")
+
+
+def test_training_is_silent(capfd):
+    train_tokenizer(sentences(), 300)
+    assert capfd.readouterr() == ("", "")
