@@ -147,5 +147,3 @@ def test_the_penalty_is_that_of_wu_et_al() -> None:
     assert float(length_penalty(1, 0.6)) == 1.0
     assert float(length_penalty(7, 1.0)) == 2.0
     assert float(length_penalty(7, 0.6)) == pytest.approx(2**0.6)
-
-

@@ -32,4 +32,4 @@ def load_adam(adam: torch.optim.Adam, model: nn.Module, stored: Mapping[str, Ten
     for name, parameter in model.named_parameters():
         for key in ("step", "exp_avg", "exp_avg_sq"):
             value = stored[f"{name}.{key}"]
-            adam.state[parameter][key] = value.to(parameter.device)
+            adam.state[parameter][key] = value.to(parameter.device, copy=True)

@@ -1,0 +1,5 @@
+"""`python -m mt` is `mt`."""
+
+from mt.cli import main
+
+main()

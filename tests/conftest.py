@@ -1,0 +1,91 @@
+"""What several test files share: a tiny prepared corpus, and the markers' meaning."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors gain nothing from threads; also for the commands run here
+
+import pytest
+import torch
+
+from mt.config import Config, load_config
+from mt.console import Console
+
+SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+ENGLISH = ["a man", "a woman", "a dog", "the old man", "the old dog", "the woman"]
+GERMAN = ["ein Mann", "eine Frau", "ein Hund", "der alte Mann", "der alte Hund", "die Frau"]
+VERBS = [("runs", "rennt"), ("sleeps", "schläft"), ("eats", "isst"), ("sings", "singt")]
+PLACES = [
+    ("here", "hier"),
+    ("there", "dort"),
+    ("in the garden", "im Garten"),
+    ("at home", "zu Hause"),
+    ("now", "jetzt"),
+]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.fixture
+def quiet() -> Console:
+    return Console(quiet=True)
+
+
+@pytest.fixture(scope="session")
+def toy_text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with train, valid and test files of a small language: 120 sentences, every sixth held out."""
+    folder = tmp_path_factory.mktemp("text")
+    pairs = [
+        (f"{en} {verb_en} {place_en} .", f"{de} {verb_de} {place_de} .")
+        for en, de in zip(ENGLISH, GERMAN, strict=True)
+        for verb_en, verb_de in VERBS
+        for place_en, place_de in PLACES
+    ]
+    held_out = pairs[::6]
+    splits = {"train": [pair for pair in pairs if pair not in held_out], "valid": held_out[:10], "test": held_out[10:]}
+    for split, chosen in splits.items():
+        for side, language in enumerate(("en", "de")):
+            text = "".join(f"{pair[side]}\n" for pair in chosen)
+            (folder / f"{split}.{language}").write_text(text, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def toy_yaml(toy_text: Path, tmp_path: Path) -> Path:
+    """A config file that prepares and trains on the toy text in a second."""
+    path = tmp_path / "toy.yaml"
+    path.write_text(
+        f"""
+data:
+  dir: {tmp_path / "data"}
+  train: {toy_text / "train"}
+  valid: {toy_text / "valid"}
+  test: {toy_text / "test"}
+  vocab_size: 320
+model: {{d_model: 16, heads: 2, d_ff: 32, encoder_layers: 1, decoder_layers: 1, dropout: 0.2}}
+batch: {{tokens: 200, micro_tokens: 80}}
+optim: {{warmup: 10}}
+train:
+  dir: {tmp_path / "run"}
+  updates: 12
+  checkpoint_every: 4
+  log_every: 2
+  average: 2
+  keep: 2
+  device: cpu
+  precision: float32
+""",
+        encoding="utf-8",
+    )
+    return path
+
+
+@pytest.fixture
+def toy_config(toy_yaml: Path) -> Config:
+    return load_config(toy_yaml)

@@ -1,0 +1,49 @@
+"""Label smoothing (section 5.4): torch's own loss is the oracle; the share of each piece is stated."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+import mt.train.loss
+from mt.train.loss import smoothed_loss
+
+N, D, V = 37, 12, 53
+
+
+@pytest.fixture
+def given(monkeypatch: pytest.MonkeyPatch) -> tuple[Tensor, Tensor, Tensor]:
+    """Output rows, embedding and targets, cut into several chunks with a smaller one at the end."""
+    monkeypatch.setitem(mt.train.loss.CHUNK_ELEMENTS, "cpu", 5 * V)
+    generator = torch.Generator().manual_seed(0)
+    x_ND = torch.randn(N, D, dtype=torch.float64, generator=generator, requires_grad=True)
+    embedding_VD = torch.randn(V, D, dtype=torch.float64, generator=generator, requires_grad=True)
+    return x_ND, embedding_VD, torch.randint(V, (N,), generator=generator)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.7])
+def test_loss_and_gradients_are_those_of_torchs_cross_entropy(given: tuple[Tensor, ...], smoothing: float) -> None:
+    x_ND, embedding_VD, targets_N = given
+    ours = smoothed_loss(x_ND, embedding_VD, targets_N, smoothing)
+    our_gradients = torch.autograd.grad(3 * ours, (x_ND, embedding_VD))
+    theirs = F.cross_entropy(x_ND @ embedding_VD.T, targets_N, label_smoothing=smoothing, reduction="sum")
+    their_gradients = torch.autograd.grad(3 * theirs, (x_ND, embedding_VD))
+    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=0)
+    torch.testing.assert_close(our_gradients, their_gradients, rtol=1e-10, atol=1e-12)
+
+
+def test_smoothing_spreads_its_share_over_every_piece_gold_included() -> None:
+    """The gradient of a logit is softmax minus target: with equal logits it shows the target distribution."""
+    embedding_VD = torch.eye(4, dtype=torch.float64)
+    x_ND = torch.zeros(1, 4, dtype=torch.float64, requires_grad=True)
+    smoothed_loss(x_ND, embedding_VD, torch.tensor([2]), 0.1).backward()
+    target = 0.25 - x_ND.grad[0]
+    torch.testing.assert_close(target, torch.tensor([0.025, 0.025, 0.925, 0.025], dtype=torch.float64))
+
+
+def test_bfloat16_loss_is_near_that_of_float32(given: tuple[Tensor, ...]) -> None:
+    x_ND, embedding_VD, targets_N = (tensor.detach() for tensor in given)
+    exact = smoothed_loss(x_ND.float(), embedding_VD.float(), targets_N, 0.1)
+    rough = smoothed_loss(x_ND.bfloat16(), embedding_VD.float(), targets_N, 0.1)
+    assert rough.dtype == torch.float32
+    torch.testing.assert_close(rough, exact, rtol=5e-3, atol=0)

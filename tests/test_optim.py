@@ -1,0 +1,52 @@
+"""Adam and the rate of section 5.3."""
+
+import pytest
+import torch
+from torch import nn
+
+from mt.config import OptimConfig
+from mt.train.optim import learning_rate, load_adam, make_adam, stored_adam
+
+
+def test_the_rate_peaks_at_the_end_of_warmup() -> None:
+    """d_model 512, warm-up 4,000: 6.99e-4 at update 4,000, as table 3's base model had it."""
+    assert learning_rate(4_000, 512, 4_000) == pytest.approx(6.99e-4, rel=1e-3)
+    rates = [learning_rate(update, 512, 4_000) for update in range(1, 20_000)]
+    assert max(rates) == rates[4_000 - 1]
+
+
+def test_the_rate_rises_linearly_and_falls_with_the_square_root() -> None:
+    assert learning_rate(2_000, 512, 4_000) == pytest.approx(learning_rate(4_000, 512, 4_000) / 2)
+    assert learning_rate(16_000, 512, 4_000) == pytest.approx(learning_rate(4_000, 512, 4_000) / 2)
+
+
+def test_adam_is_equation_by_equation_that_of_kingma_and_ba() -> None:
+    weight = nn.Linear(1, 1, bias=False).double()
+    adam = make_adam(weight, OptimConfig())
+    value, m, v = weight.weight.item(), 0.0, 0.0
+    for update, gradient in enumerate([0.3, -2.0, 0.01, 5.0], 1):
+        weight.weight.grad = torch.full((1, 1), gradient, dtype=torch.float64)
+        adam.param_groups[0]["lr"] = rate = learning_rate(update, 512, 4_000)
+        adam.step()
+        m, v = 0.9 * m + 0.1 * gradient, 0.98 * v + 0.02 * gradient**2
+        value -= rate * (m / (1 - 0.9**update)) / ((v / (1 - 0.98**update)) ** 0.5 + 1e-9)
+        assert weight.weight.item() == pytest.approx(value, abs=1e-12)
+
+
+def test_adams_state_survives_storing() -> None:
+    torch.manual_seed(0)
+    models = [nn.Linear(3, 2), nn.Linear(3, 2)]
+    models[1].load_state_dict(models[0].state_dict())
+    adams = [make_adam(model, OptimConfig()) for model in models]
+    step(models[0], adams[0])
+    models[1].load_state_dict(models[0].state_dict())
+    load_adam(adams[1], models[1], stored_adam(adams[0], models[0]))
+    for model, adam in zip(models, adams, strict=True):
+        step(model, adam)
+    assert torch.equal(models[0].weight, models[1].weight)
+
+
+def step(model: nn.Linear, adam: torch.optim.Adam) -> None:
+    adam.zero_grad()
+    model(torch.tensor([[1.0, -2.0, 0.5]])).pow(2).sum().backward()
+    adam.step()
