@@ -187,7 +187,7 @@ def test_the_toy_language_is_learnt(toy_config: Config, quiet: Console) -> None:
     )
     train(config, quiet)
     last = [record for record in read_metrics(config.train.dir / "metrics.jsonl") if "valid_bleu" in record][-1]
-    assert last["valid_bleu"] > 90
+    assert last["valid_bleu"] > 80
     assert last["valid_perplexity"] < 1.5
 
 

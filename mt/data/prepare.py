@@ -99,8 +99,8 @@ def _why_prepare(config: Config, console: Console) -> str:
     folder = config.data.dir
     manifest = _read_manifest(folder)
     if manifest is None:
-        if folder.exists() and not (folder / "manifest.json").exists() and any(folder.iterdir()):
-            raise DataError(f"{folder} holds other things than prepared data; set data.dir to a folder of its own")
+        if _is_foreign(folder):
+            raise DataError(f"{folder} is no folder of prepared data; set data.dir to one that may be replaced")
         return "preparing"
     changes = _changed_settings(manifest, config)
     if not changes:
@@ -114,13 +114,20 @@ def _why_prepare(config: Config, console: Console) -> str:
 def _read_manifest(folder: Path) -> dict[str, Any] | None:
     try:
         manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
         raise DataError(
             f"{folder}/manifest.json cannot be read ({error}); delete {folder} to prepare it again"
         ) from None
     return manifest if manifest.get("format") == FORMAT else None
+
+
+def _is_foreign(folder: Path) -> bool:
+    """Whether something lies there that `prepare` did not make, and so must not replace."""
+    if not folder.is_dir():
+        return folder.exists()
+    return not (folder / "manifest.json").exists() and any(folder.iterdir())
 
 
 def _settings(config: Config) -> dict[str, Any]:
