@@ -1,0 +1,95 @@
+"""The inspection tells the truth: each number against a slow count of the text itself."""
+
+import json
+import re
+from dataclasses import asdict, replace
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from mt.config import Config, DataConfig
+from mt.data.inspection import PAGE, PAIRS, Example, inspect, render_page, render_text
+from mt.data.prepare import open_prepared
+from mt.data.tokenizer import UNK
+
+
+@pytest.fixture
+def config(toy_text, tmp_path) -> Config:
+    """The toy text with one pair given twice, in letters that the tokenizer's sample of half the text does not meet."""
+    for language, text in (("en", "cat 猫"), ("de", "Katze 猫")):
+        lines = (toy_text / f"train.{language}").read_text("utf-8")
+        (tmp_path / f"train.{language}").write_text(lines + 2 * f"{text}\n", "utf-8")
+    names = {"train": str(tmp_path / "train"), "valid": str(toy_text / "valid"), "test": str(toy_text / "test")}
+    settings = {"dir": tmp_path / "data", "vocab_size": 320, "tokenizer_sample": 100}
+    return Config(data=DataConfig.model_validate(settings | names))
+
+
+def test_counts_are_those_of_the_text(config, quiet):
+    inspection = inspect(config, quiet)
+    prepared = open_prepared(config.data.dir)
+    assert (inspection.read, inspection.rows, inspection.valid, inspection.test) == (102, 101, 10, 10)
+    assert inspection.dropped == {"duplicate": 1}
+    assert inspection.dropped_share == pytest.approx(1 / 102)
+    for side, sentences in ((inspection.source, prepared.train.source), (inspection.target, prepared.train.target)):
+        text = prepared.tokenizer.decode([ids.tolist() for ids in sentences])
+        words = sum(len(line.split()) for line in text)
+        spelt = sum(prepared.tokenizer.is_byte(int(index)) for index in sentences.ids)
+        assert (side.pieces, side.words) == (len(sentences.ids), words)
+        assert side.pieces_per_word == pytest.approx((len(sentences.ids) - len(sentences)) / words)
+        assert side.byte_share == pytest.approx(spelt / len(sentences.ids)) != 0
+        assert side.unknown == int((sentences.ids == UNK).sum()) == 0
+
+
+def test_lengths_are_those_of_the_ids(config, quiet):
+    inspection = inspect(config, quiet)
+    lengths = sorted(len(ids) for ids in open_prepared(config.data.dir).train.source)
+    assert inspection.source.percentiles[100] == lengths[-1]
+    assert inspection.source.percentiles[50] == lengths[(len(lengths) - 1) // 2]
+    assert inspection.source.histogram == [lengths.count(length) for length in range(lengths[-1] + 1)]
+
+
+def test_batches_are_those_of_training(config, quiet):
+    inspection = inspect(config, quiet)
+    assert inspection.updates_per_epoch == 1
+    assert inspection.epochs == config.train.updates
+    train = open_prepared(config.data.dir).train
+    padded = [side.gather(np.arange(len(train))) for side in (train.source, train.target)]
+    real = train.source.lengths.sum() + train.target.lengths.sum()
+    assert inspection.padding_share == pytest.approx(1 - real / sum(side.size for side in padded))
+
+
+def test_examples_are_training_pairs_with_their_pieces(config, quiet):
+    inspection = inspect(config, quiet)
+    assert len(inspection.examples) == PAIRS
+    for example in inspection.examples:
+        assert "".join(example.source_pieces).replace("\u2581", " ") == f" {example.source}"
+    assert inspect(config, quiet).examples == inspection.examples
+
+
+def test_it_can_be_read_as_text_and_as_json(config, quiet):
+    inspection = inspect(config, quiet)
+    text = render_text(inspection)
+    assert "101 for training, 10 validation, 10 test" in text
+    assert inspection.examples[0].source in text
+    assert json.loads(json.dumps(asdict(inspection)))["rows"] == 101
+
+
+def test_the_page_stands_alone_and_shows_text_as_text(config, quiet):
+    inspection = inspect(config, quiet)
+    page = (config.data.dir / PAGE).read_text("utf-8")
+    assert page == render_page(inspection)
+    assert "http" not in page
+    assert "<script" not in page
+    tree = ElementTree.fromstring(page.replace("<!doctype html>", "").replace('<meta charset="utf-8">', ""))
+    assert len(tree.findall(".//svg")) == 2
+    bars = [int(re.search(r": ([\d,]+) sentences", title.text)[1]) for title in tree.findall(".//rect/title")]
+    assert sum(bars) == 2 * inspection.rows
+
+
+def test_text_is_escaped_in_the_page(config, quiet):
+    strange = Example("<b>bold</b> & co", "<i>", ["<b>"], ["&amp;"])
+    page = render_page(replace(inspect(config, quiet), dir="<data>", examples=[strange]))
+    assert not re.search(r"<b>|<i>|<data>| & ", page)
+    assert "&lt;b&gt;bold&lt;/b&gt; &amp; co" in page
+    assert "&amp;amp;" in page
