@@ -3,19 +3,19 @@
 Heavy libraries are imported inside the commands, so that `mt --help` answers at once.
 """
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mt.errors import MtError, UsageError
+from mt.errors import MtError
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     help="Train, run and score the Transformer of 'Attention Is All You Need'.",
 )
 
@@ -96,7 +96,8 @@ def evaluate(
 ) -> None:
     """Translate a test set and score it with sacreBLEU, or score a file of translations."""
     from mt.console import Console
-    from mt.evaluate.command import Request, evaluate as run_evaluation, render
+    from mt.evaluate.command import Request, render
+    from mt.evaluate.command import evaluate as run_evaluation
 
     request = Request(ckpt, src, ref, testset, data, hyp, output_file, beam, alpha, average, device)
     sys.stdout.write(render(run_evaluation(request, Console(quiet)), json_output) + "\n")
@@ -105,18 +106,9 @@ def evaluate(
 def main() -> None:
     """Run the command line; a person's mistake ends in one sentence, never a traceback."""
     try:
-        status = app(standalone_mode=False)
-        sys.stdout.flush()
+        app()
     except MtError as error:
-        status = _fail(str(error), error.exit_status)
-    except typer.Abort:
-        status = 130
-    except KeyboardInterrupt:
-        status = 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on: end quietly
-        status = 0
-    sys.exit(status if isinstance(status, int) else 0)
+        sys.exit(_fail(str(error), error.exit_status))
 
 
 def _fail(message: str, status: int) -> int:

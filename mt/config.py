@@ -353,7 +353,9 @@ def _whole_number(text: str) -> int | str:
 
 def _sentence(problem: dict[str, Any], origins: Mapping[Key, str], name: str) -> str:
     path: Key = tuple(part for part in problem["loc"])
-    where = next((origins[path[:depth]] for depth in range(len(path), 0, -1) if path[:depth] in origins), name)
+    above = [origins[path[:depth]] for depth in range(len(path), 0, -1) if path[:depth] in origins]
+    below = [origin for key, origin in origins.items() if key[: len(path)] == path]
+    where = [*above, *below, name][0]
     dotted = ".".join(str(part) for part in path)
     if problem["type"] == "extra_forbidden":
         return f"{where}: {dotted}: unknown key{_nearest(path)}"
