@@ -81,7 +81,7 @@ class CleanConfig(Section):
     copies: bool = True  # source equals target
     duplicates: bool = True  # a pair that came before, in this or an earlier source
     max_pieces: int = Field(256, ge=1)  # longest side, in pieces and its EOS
-    max_ratio: float = Field(9.0, ge=0)  # longer side to shorter, in pieces and their EOS; 0 allows any
+    max_ratio: float = Field(4.0, ge=0)  # longer side to shorter, in pieces and their EOS; 0 allows any
 
 
 class DataConfig(Section):

@@ -1,5 +1,7 @@
 """Preparing: every pair accounted for, nothing half-written, the same bytes whatever happens on the way."""
 
+import bz2
+import gzip
 import json
 import lzma
 import os
@@ -14,6 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from mt.config import CleanConfig, Config, DataConfig, Source, dump_config
@@ -142,6 +146,39 @@ def test_a_source_counts_as_often_as_its_weight_says(config, toy_text, quiet, we
     assert low <= len(pairs) <= high
     times = [pairs.count(pair) for pair in set(pairs)]
     assert set(times) <= {int(weight), int(np.ceil(weight))}
+
+
+def test_every_layout_in_one_config(tmp_path, toy_text, quiet):
+    """Eight pairs in eight layouts, each with something that makes careless readers slip."""
+    english = [f"number {number} {strange}" for number, strange in enumerate(STRANGE)]
+    german = [f"Nummer {number} {strange}" for number, strange in enumerate(STRANGE)]
+    rows = list(zip(english, german, strict=True))
+    for side, language in enumerate(("en", "de")):
+        text = [row[side].encode() for row in rows]
+        (tmp_path / f"windows.{language}").write_bytes(b"\xef\xbb\xbf" + text[0] + b"\r\n")
+        (tmp_path / f"archive.{language}.gz").write_bytes(gzip.compress(text[1] + b"\n"))
+        (tmp_path / f"archive2.{language}.xz").write_bytes(lzma.compress(text[2]))
+        (tmp_path / f"empty.{language}").write_bytes(b"")
+    (tmp_path / "a.tsv").write_text(f"de\tid\ten\n{german[3]}\t7\t{english[3]}\n", "utf-8")
+    (tmp_path / "b.tsv").write_text(f'"{english[4]}"\t"{german[4]}"\n', "utf-8")
+    (tmp_path / "c.jsonl.bz2").write_bytes(bz2.compress(json.dumps({"en": english[5], "de": german[5]}).encode()))
+    translation = [{"de": german[6], "en": english[6]}]
+    pyarrow.parquet.write_table(pyarrow.table({"translation": translation}), tmp_path / "d.parquet")
+    (tmp_path / "folder").mkdir()
+    shutil.copy(tmp_path / "d.parquet", tmp_path / "folder" / "train.parquet")
+    train = [
+        *(str(tmp_path / name) for name in ("windows", "archive", "archive2", "empty", "a.tsv")),
+        {"pairs": str(tmp_path / "b.tsv"), "quoted": True},
+        *(str(tmp_path / name) for name in ("c.jsonl.bz2", "d.parquet")),
+        {"dataset": str(tmp_path / "folder")},
+        str(toy_text / "train"),
+    ]
+    prepared = prepare(config_for(tmp_path, toy_text, train=train, vocab_size=400), quiet)
+    assert training_text(prepared)[:7] == rows
+    assert prepared.manifest["dropped"] == {"duplicate": 1}, "the folder holds the pair of d.parquet"
+
+
+STRANGE = ["emoji 👩‍👩‍👧", "e\u0301 and é", "U+2028 \u2028 inside", 'a "quote"', "tab\tinside", "\u2581", "ﬁ ½"]
 
 
 # --- What is dropped ---------------------------------------------------------------------------------------------
