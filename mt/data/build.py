@@ -66,10 +66,9 @@ def _keep_source(source: Source, path: Path, config: Config, seen: SeenPairs, dr
             for row, problem in problems.items():
                 drops.add(problem, f"{name}:{chunk.first + row}", chunk.source[row], chunk.target[row])
             for row in (row for row in range(len(chunk.source)) if row not in problems):
-                pair = chunk.source[row], chunk.target[row]
-                valid = valid_unicode(pair[0]), valid_unicode(pair[1])
-                file.write(f"{chunk.first + row}\n{valid[0]}\n{valid[1]}\n")
-                repaired += valid != pair
+                source_line, target_line = valid_unicode(chunk.source[row]), valid_unicode(chunk.target[row])
+                file.write(f"{chunk.first + row}\n{source_line}\n{target_line}\n")
+                repaired += (source_line != chunk.source[row]) + (target_line != chunk.target[row])
             read, kept = read + len(chunk.source), kept + len(chunk.source) - len(problems)
             line_feeds += chunk.line_feeds
             advance(len(chunk.source))

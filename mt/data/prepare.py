@@ -172,10 +172,9 @@ class SourceFile:
 
     def is_equal(self, path: Path) -> bool:
         """Whether the file at `path` has the same content; when its size and time are the same, it counts as unread."""
-        stat = path.stat()
-        if stat.st_size != self.bytes:
+        if (stat := path.stat()).st_size != self.bytes:
             return False
-        return stat.st_mtime_ns == self.mtime_ns or _sha256(path) == self.sha256
+        return stat.st_mtime_ns == self.mtime_ns or _source_file(path).sha256 == self.sha256
 
     def is_untouched(self) -> bool:
         try:
@@ -185,9 +184,16 @@ class SourceFile:
         return (stat.st_size, stat.st_mtime_ns) == (self.bytes, self.mtime_ns)
 
 
+def _files(source: Source, data: DataConfig) -> list[SourceFile]:
+    return [_source_file(path) for path in source_files(source, data.src, data.tgt)]
+
+
 def _source_file(path: Path) -> SourceFile:
-    stat = path.stat()
-    return SourceFile(str(path), stat.st_size, stat.st_mtime_ns, _sha256(path))
+    try:
+        stat = path.stat()
+        return SourceFile(str(path), stat.st_size, stat.st_mtime_ns, _sha256(path))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 def _same_files(paths: list[Path], entries: list[dict[str, Any]]) -> bool:
@@ -241,10 +247,6 @@ def _hold_out(split: str, folder: Path, config: Config, console: Console) -> lis
                 f"{reading.line_feeds:,} line feeds inside a field, now spaces"
             )
     return readings
-
-
-def _files(source: Source, data: DataConfig) -> list[SourceFile]:
-    return [_source_file(path) for path in source_files(source, data.src, data.tgt)]
 
 
 def _refuse_changed(files: Files) -> None:

@@ -14,7 +14,7 @@ import os
 import urllib.error
 import urllib.request
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain, islice
@@ -26,8 +26,6 @@ from mt.errors import DataError
 
 CHUNK = 10_000  # pairs handed on together
 HUB_SECONDS = 3  # a hub that has not answered by then counts as unreachable
-
-_COMPRESSED = (".gz", ".xz", ".bz2", ".zst")
 
 
 @dataclass(frozen=True)
@@ -94,7 +92,7 @@ def count_pairs(source: Source, src: str, tgt: str) -> int | None:
     if source.demo is not None:
         return source.demo
     files = source_files(source, src, tgt)
-    if source.dataset is not None or files[0].suffix.lower() in _COMPRESSED:
+    if source.dataset is not None or files[0].suffix.lower() in _OPENERS:
         return None
     return _count_rows(files[0]) if files[0].suffix.lower() == ".parquet" else _count_lines(files[0])
 
@@ -103,10 +101,10 @@ def count_pairs(source: Source, src: str, tgt: str) -> int | None:
 
 
 def _with_any_suffix(name: str) -> Path:
-    for suffix in ("", *_COMPRESSED):
+    for suffix in ("", *_OPENERS):
         if (path := Path(name + suffix)).is_file():
             return path
-    raise DataError(f"{name}: no such file, nor {', '.join(_COMPRESSED)} of it; paths are relative to {Path.cwd()}")
+    raise DataError(f"{name}: no such file, nor {', '.join(_OPENERS)} of it{_start(name)}")
 
 
 def _existing(name: str) -> Path:
@@ -114,27 +112,39 @@ def _existing(name: str) -> Path:
     if path.is_file():
         return path
     what = "is a folder, not a file" if path.is_dir() else "no such file"
-    raise DataError(f"{name}: {what}; paths are relative to {Path.cwd()}")
+    raise DataError(f"{name}: {what}{_start(name)}")
+
+
+def _start(name: str) -> str:
+    return "" if Path(name).is_absolute() else f"; paths start at {Path.cwd()}"
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     """The file's bytes, decompressed by its suffix; whatever is wrong with them becomes a DataError."""
-    openers = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open, ".zst": _open_zst}
-    opener: Any = openers.get(path.suffix.lower(), open)
     try:
-        with opener(path, "rb") as file:
+        with _OPENERS.get(path.suffix.lower(), _open_plain)(path) as file:
             yield file
     except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read: {error}") from None
 
 
-def _open_zst(path: Path, mode: str) -> IO[bytes]:
+def _open_plain(path: Path) -> IO[bytes]:
+    return open(path, "rb")
+
+
+def _open_zst(path: Path) -> Any:
     import pyarrow  # the standard library knows zstd from Python 3.14 on
 
-    assert mode == "rb"
-    stream: IO[bytes] = pyarrow.input_stream(str(path), compression="zstd")
-    return stream
+    return pyarrow.input_stream(str(path), compression="zstd")
+
+
+_OPENERS: dict[str, Callable[[Path], Any]] = {
+    ".gz": gzip.open,
+    ".xz": lzma.open,
+    ".bz2": bz2.open,
+    ".zst": _open_zst,
+}
 
 
 def _lines(path: Path) -> Iterator[str]:
@@ -307,7 +317,7 @@ def _is_folder(dataset: str) -> bool:
     if Path(dataset).is_dir():
         return True
     if dataset.startswith(("/", ".", "~")) or dataset.count("/") > 1:
-        raise DataError(f"{dataset}: no such folder; paths are relative to {Path.cwd()}")
+        raise DataError(f"{dataset}: no such folder{_start(dataset)}")
     return False
 
 
