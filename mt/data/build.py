@@ -89,26 +89,26 @@ def _problems(chunk: Chunk, config: Config, seen: SeenPairs) -> dict[int, str]:
 
 def learn_tokenizer(sources: Sequence[Kept], config: Config, console: Console) -> Tokenizer:
     """Train the tokenizer on a random sample of the kept sentences, both sides of each pair drawn."""
-    sentences = 2 * sum(kept.reading.kept * kept.source.weight for kept in sources)
-    rate = min(1.0, config.data.tokenizer_sample / sentences)
-    expected = round(rate * sentences)
+    available = 2 * sum(kept.reading.kept * kept.source.weight for kept in sources)
+    rate = min(1.0, config.data.tokenizer_sample / available)
+    expected = round(rate * available)
     with console.track(f"learning {config.data.vocab_size:,} pieces", expected, unit="sentences") as advance:
 
         def counted() -> Iterator[str]:
-            for sentence in _sample(sources, rate, config.seed):
-                advance(1)
-                yield sentence
+            for sentences in _sample(sources, rate, config.seed):
+                advance(len(sentences))
+                yield from sentences
 
         return train_tokenizer(counted(), config.data.vocab_size)
 
 
-def _sample(sources: Sequence[Kept], rate: float, seed: int) -> Iterator[str]:
+def _sample(sources: Sequence[Kept], rate: float, seed: int) -> Iterator[list[str]]:
+    """Each pair with the chance `rate`, times the weight of its source: the sentences drawn from chunk after chunk."""
     random = np.random.default_rng(seed)
     for kept in sources:
         for _, source_lines, target_lines in kept.chunks():
-            for row in np.flatnonzero(random.random(len(source_lines)) < rate * kept.source.weight):
-                yield source_lines[row]
-                yield target_lines[row]
+            drawn = np.flatnonzero(random.random(len(source_lines)) < rate * kept.source.weight)
+            yield [line for row in drawn for line in (source_lines[row], target_lines[row])]
 
 
 def encode_training(
