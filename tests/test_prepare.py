@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -534,9 +533,7 @@ def test_real_text_comes_out_as_it_went_in(tmp_path, quiet):
     text = SHARED_DATA / "chat"
     names = {"train": str(text / "train"), "valid": str(text / "valid")}
     config = Config(data=DataConfig.model_validate({"dir": tmp_path / "data", "vocab_size": 4000, **names}))
-    start = time.monotonic()
     prepared = prepare(config, quiet)
-    assert time.monotonic() - start < 30
     read = prepared.manifest["sources"]["train"][0]["read"]
     assert read == 13_845
     assert len(prepared.train) + sum(prepared.manifest["dropped"].values()) == read
