@@ -2,8 +2,8 @@
 
     scripts/benchmark_prepare.py ../text/train --pairs 500000 1500000 4500000
 
-Each PREFIX is read as PREFIX.en and PREFIX.de, plain or compressed. When the pairs run out they come round again with the
-number of the round at the end of each line, so that no pair is a duplicate of an earlier one.
+Each PREFIX is read as PREFIX.en and PREFIX.de, plain or compressed. When the pairs run out they come round again with
+the number of the round at the end of each line, so that no pair is a duplicate of an earlier one.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from itertools import count, islice
 from pathlib import Path
 
 from mt.config import Source
+from mt.data.build import new_text
 from mt.data.sources import read_pairs
 
 CONFIG = """
@@ -64,11 +65,10 @@ def rounds(prefixes: list[str]) -> Iterator[tuple[str, str]]:
 
 
 def write_text(prefixes: list[str], prefix: Path, pairs: int) -> None:
-    sides = [open(f"{prefix}.{language}", "w", encoding="utf-8", newline="\n") for language in ("en", "de")]
-    with sides[0], sides[1]:
-        for pair in islice(rounds(prefixes), pairs):
-            for side, line in zip(sides, pair, strict=True):
-                side.write(f"{line}\n")
+    with new_text(Path(f"{prefix}.en")) as english, new_text(Path(f"{prefix}.de")) as german:
+        for source, target in islice(rounds(prefixes), pairs):
+            english.write(f"{source}\n")
+            german.write(f"{target}\n")
 
 
 def run_prepare(config: Path, verbose: bool) -> tuple[float, int]:
