@@ -37,13 +37,31 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 
 
 @app.command()
-def prepare(config: ConfigFile, overrides: Overrides = None, quiet: Quiet = False) -> None:
-    """Turn raw parallel text into subword ids, once; later calls find it done."""
+def prepare(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    inspect: Annotated[bool, typer.Option("--inspect", help="Show what was prepared, and write inspect.html.")] = False,
+    json_output: Annotated[bool, typer.Option("--json", help="With --inspect: print one JSON object.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Turn raw parallel text into subword ids.
+
+    Done already for the same settings and sources: says so and returns.
+    """
     from mt.config import load_config
     from mt.console import Console
-    from mt.data.prepare import prepare as prepare_data
 
-    prepare_data(load_config(config, overrides or []), Console(quiet))
+    settings, console = load_config(config, overrides or []), Console(quiet)
+    if inspect:
+        from mt.data.inspection import as_json, render_text
+        from mt.data.inspection import inspect as inspect_data
+
+        inspection = inspect_data(settings, console)
+        sys.stdout.write((as_json(inspection) if json_output else render_text(inspection)) + "\n")
+    else:
+        from mt.data.prepare import prepare as prepare_data
+
+        prepare_data(settings, console)
 
 
 @app.command()

@@ -1,8 +1,9 @@
 """`mt prepare --inspect`: what a careful person looks at before a long run, as text, JSON and a page of histograms."""
 
 import html
+import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
@@ -145,6 +146,11 @@ def _examples(prepared: Prepared, seed: int) -> list[Example]:
 
 
 # --- For people: text --------------------------------------------------------------------------------------------
+
+
+def as_json(inspection: Inspection) -> str:
+    """The inspection as one JSON object, for programs."""
+    return json.dumps(asdict(inspection), ensure_ascii=False, indent=1)
 
 
 def render_text(inspection: Inspection) -> str:
