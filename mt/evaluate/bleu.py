@@ -5,6 +5,7 @@ References are given one list after another, each as long as the hypotheses: `sc
 
 import re
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 
@@ -88,11 +89,12 @@ def multi30k_bleu(hypotheses: Sequence[str], *references: Sequence[str], lang: s
     )
 
 
-def exact_matches(hypotheses: Sequence[str], references: Sequence[str]) -> float:
-    """The share of lines, 0 to 1, equal to their reference but for outer white space."""
-    check_lengths(hypotheses, references)
+def exact_matches(hypotheses: Sequence[str], *references: Sequence[str]) -> float:
+    """The share of lines, 0 to 1, equal to one of their references but for outer white space."""
+    check_lengths(hypotheses, *references)
     hits = sum(
-        hypothesis.strip() == reference.strip() for hypothesis, reference in zip(hypotheses, references, strict=True)
+        hypothesis.strip() in [reference.strip() for reference in given]
+        for hypothesis, *given in zip(hypotheses, *references, strict=True)
     )
     return hits / len(hypotheses)
 
@@ -139,7 +141,11 @@ def _score(
     confidence: int = 0,
 ) -> Score:
     check_lengths(hypotheses, *references)
-    result = metric.corpus_score(hypotheses, references, n_bootstrap=max(confidence, 1))
+    plain = copy(metric)  # resampling leaves its mark in the signature
+    try:
+        result = metric.corpus_score(hypotheses, references, n_bootstrap=max(confidence, 1))
+    except TypeError:  # of sacreBLEU's chrF, when a resample has no text at all: a few lines, some of them empty
+        return _score(name, plain, hypotheses, references)
     resampled = confidence > 1
     return Score(
         name=name,

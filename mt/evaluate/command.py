@@ -1,131 +1,219 @@
-"""`mt evaluate`: find the test set, translate it or read the translations, score them, and say it all."""
+"""`mt evaluate`: find the test set, translate it or read the translations, score them, compare them, say it all."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mt.checkpoint import find_checkpoint, load_checkpoint
 from mt.console import Console
-from mt.data.prepare import open_prepared
 from mt.errors import DataError, UsageError
-from mt.evaluate.bleu import Score, check_lengths, exact_matches, scores
-from mt.evaluate.testsets import TestSet, load_testset, read_lines
+from mt.evaluate.analysis import Analysis, analyse
+from mt.evaluate.bleu import Score, check_lengths, exact_matches, multi30k_bleu, paper_bleu, scores
+from mt.evaluate.files import read_lines, write_whole
+from mt.evaluate.request import Request, read_testset
+from mt.evaluate.significance import Comparison, Difference, compare, largest_differences
+from mt.evaluate.tables import analysis_table, comparison_table, difference_table, score_dicts, score_table
+from mt.evaluate.testsets import TestSet, load_testset
+
+if TYPE_CHECKING:
+    from mt.evaluate.models import Model  # brings torch, which scoring a file does not need
+
+_RESAMPLES = 1_000  # of the bootstrap
+_PAIR = "en-de"  # where nobody says otherwise
 
 
 @dataclass(frozen=True)
-class Request:
-    """What the command line asked for."""
+class System:
+    """Translations of the test set and who made them; `run` is the run directory that was asked about, if one was."""
 
-    ckpt: Path | None
-    src: Path | None
-    ref: Path | None
-    testset: str | None
-    data: Path | None
-    hyp: Path | None
-    output_file: Path | None
-    beam: int | None
-    alpha: float | None
-    average: int | None
-    device: str
+    name: str
+    translations: list[str]
+    run: Path | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """What is said about one system."""
+
+    system: str
+    scores: list[Score]
+    exact: float  # share of lines equal to a reference, 0 to 1
+    analysis: Analysis | None
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """The sentences in which a system differs most from the first one."""
+
+    system: str
+    gains: list[Difference]
+    losses: list[Difference]
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was scored, and the scores."""
+    """All that is said about systems on one test set; comparisons and contrasts are to the first system."""
 
     testset: str
-    system: str
     sentences: int
-    scores: list[Score]
-    exact: float  # share of lines equal to the reference, 0 to 1
+    references: int
+    results: list[Result]
+    comparisons: list[Comparison]
+    contrasts: list[Contrast]
+
+    def as_json(self) -> str:
+        """One object for programs."""
+        return json.dumps(asdict(self), ensure_ascii=False, indent=1)
+
+    def as_text(self) -> str:
+        """Tables for people."""
+        parts = [f"{self.testset}{f', {self.references} references' if self.references > 1 else ''}"]
+        parts += [_result_text(result, self.sentences) for result in self.results]
+        if self.comparisons:
+            parts.append(comparison_table(self.comparisons))
+        first = self.results[0].system
+        parts += [difference_table(one.gains, one.losses, first, one.system) for one in self.contrasts]
+        return "\n\n".join(parts)
+
+
+def _result_text(result: Result, sentences: int) -> str:
+    exact = f"exactly right: {result.exact:.1%} of {sentences:,} lines"
+    analysis = f"\n\n{analysis_table(result.analysis)}" if result.analysis is not None else ""
+    return f"{result.system}\n{score_table(result.scores)}\n{exact}{analysis}"
 
 
 def evaluate(request: Request, console: Console) -> Evaluation:
-    """Score a model on a test set, or a file of translations against references.
+    """Score every system that was asked for, and compare them when there are several.
 
-    Raises UsageError when the request does not say what to score, DataError when line counts differ.
+    The scores of a run go into its scores.json as well.
+    Raises UsageError, DataError or CheckpointError when something asked for is not there or does not fit.
     """
-    if (request.ckpt is None) == (request.hyp is None):
-        raise UsageError("give either --ckpt, a model to score, or --hyp, a file of translations")
-    if request.testset is not None and (request.src or request.ref):
-        raise UsageError("give either --testset or --src and --ref")
-    testset = _find_testset(request)
-    if testset.sources:
-        check_lengths(testset.sources, *testset.references)
-    if request.hyp is not None:
-        system, hypotheses = str(request.hyp), read_lines(request.hyp)
-    else:
-        system, hypotheses = _translate(request, testset, console)
-    if request.output_file is not None:
-        _write_lines(request.output_file, hypotheses)
-    found = scores(hypotheses, *testset.references, confidence=1000)
-    exact = exact_matches(hypotheses, testset.references[0])
-    return Evaluation(testset.title, system, len(hypotheses), found, exact)
+    models = _find_models(request)
+    testset = find_testset(request, models)
+    systems = _systems(request, models, testset, console)
+    results = [_result(system, testset, request) for system in systems]
+    for system, result in zip(systems, results, strict=True):
+        if system.run is not None:
+            _record(system.run, score_dicts(result.scores, testset.title, system.name), console)
+    several = len(systems) > 1
+    return Evaluation(
+        testset=testset.title,
+        sentences=len(testset.references[0]),
+        references=len(testset.references),
+        results=results,
+        comparisons=_compare(systems, testset) if several else [],
+        contrasts=[_contrast(systems[0], system, testset) for system in systems[1:]],
+    )
 
 
-def _find_testset(request: Request) -> TestSet:
-    src, tgt = _languages(request)
+# --- The test set and the systems ----------------------------------------------------------------------------------
+
+
+def _find_models(request: Request) -> "list[Model]":
+    if not request.checkpoints:
+        return []
+    from mt.evaluate.models import find_model
+
+    return [find_model(path, request.beam, request.alpha, request.average) for path in request.checkpoints]
+
+
+def find_testset(request: Request, models: "Sequence[Model]") -> TestSet:
+    """The test set asked for, else the first model's own.
+
+    Raises UsageError when the languages of the request and of the models differ.
+    """
+    pair = _languages(request, models)
     if request.testset is not None:
+        src, tgt = (pair or _PAIR).split("-")
         return load_testset(request.testset, src, tgt, request.data)
-    if request.ref is not None:
-        if request.hyp is None and request.src is None:
-            raise UsageError("--ref needs --src beside it: the sentences to translate")
-        sources = read_lines(request.src) if request.src is not None else []
-        return TestSet(request.ref.name, f"{src}-{tgt}", str(request.ref), sources, (read_lines(request.ref),))
-    if request.src is not None or request.ckpt is None:
-        raise UsageError("--ref is missing: the translations to score against")
-    return _own_testset(request.ckpt)
+    if request.references:
+        return read_testset(request.source, request.references, pair)
+    from mt.evaluate.models import own_testset
+
+    return own_testset(models[0])
 
 
-def _languages(request: Request) -> tuple[str, str]:
-    if request.ckpt is None:
-        return "en", "de"
-    data = load_checkpoint(find_checkpoint(request.ckpt)).config.data
-    return data.src, data.tgt
+def _languages(request: Request, models: "Sequence[Model]") -> str:
+    pair = request.languages or ""
+    for model in models:
+        its = f"{model.config.data.src}-{model.config.data.tgt}"
+        if pair not in ("", its):
+            raise UsageError(f"{model.path} translates {its}, not {pair}")
+        pair = its
+    return pair
 
 
-def _own_testset(ckpt: Path) -> TestSet:
-    """The test set of the run's own config."""
-    data = load_checkpoint(find_checkpoint(ckpt)).config.data
-    sources, references = open_prepared(data.dir).text("test")
-    if not sources:
-        raise DataError(f"{data.dir}: the config names no data.test; give --src and --ref, or --testset")
-    return TestSet("test", f"{data.src}-{data.tgt}", str(data.dir / "test"), sources, (references,))
+def _systems(request: Request, models: "Sequence[Model]", testset: TestSet, console: Console) -> list[System]:
+    """Files first, as they were named, then models; every one has a line for each reference."""
+    systems = [System(str(path), read_lines(path)) for path in request.hypotheses]
+    for system in systems:  # before any model translates for minutes
+        _check(system, testset)
+    if models:
+        from mt.evaluate.models import translate
+
+        for model in models:
+            run = model.path if model.path == model.run else None
+            systems.append(System(model.name, translate(model, testset.sources, request.device, console), run))
+    if request.output_file is not None:
+        write_whole(request.output_file, "".join(f"{line}\n" for line in systems[0].translations))
+    return systems
 
 
-def _translate(request: Request, testset: TestSet, console: Console) -> tuple[str, list[str]]:
-    from mt.translate.job import open_translator
-
-    assert request.ckpt is not None
-    translator = open_translator(request.ckpt, request.device, request.beam, request.alpha, request.average, console)
-    with console.track("translating", total=len(testset.sources)) as advance:
-        hypotheses = translator(testset.sources, advance)
-    decode = translator.decode
-    how = f"beam {decode.beam}, alpha {decode.alpha:g}" if decode.beam > 1 else "greedy"
-    averaged = f", average of {request.average}" if request.average else ""
-    return f"{request.ckpt} ({how}{averaged})", hypotheses
-
-
-def _write_lines(path: Path, lines: list[str]) -> None:
+def _check(system: System, testset: TestSet) -> None:
     try:
-        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="\n")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written: {error.strerror}") from None
+        check_lengths(system.translations, *testset.references)
+    except DataError as error:
+        raise DataError(f"{system.name}: {error}") from None
 
 
-def render(evaluation: Evaluation, as_json: bool) -> str:
-    """The evaluation as a table for people or as one JSON object for programs."""
-    if as_json:
-        return json.dumps(_plain(evaluation), ensure_ascii=False, indent=1)
-    width = max(len(score.name) for score in evaluation.scores)
-    lines = [f"{evaluation.system} on {evaluation.testset}"]
-    for score in evaluation.scores:
-        interval = f" ± {score.half_width:.2f}" if score.half_width is not None else ""
-        lines.append(f"{score.name:<{width}}  {score.value:6.2f}{interval}  {score.signature}")
-    lines.append(f"{'exactly right':<{width}}  {evaluation.exact:6.1%} of {evaluation.sentences:,} lines")
-    return "\n".join(lines)
+# --- What is said about them ---------------------------------------------------------------------------------------
 
 
-def _plain(evaluation: Evaluation) -> dict[str, Any]:
-    return asdict(evaluation)
+def _result(system: System, testset: TestSet, request: Request) -> Result:
+    hypotheses, references = system.translations, testset.references
+    target = (testset.pair or _PAIR).split("-")[1]
+    found = scores(hypotheses, *references, confidence=_RESAMPLES)
+    if request.paper_bleu:
+        found.append(paper_bleu(hypotheses, *references, lang=target))
+    if request.multi30k_bleu:
+        found.append(multi30k_bleu(hypotheses, *references, lang=target))
+    analysis = analyse(hypotheses, *references, sources=testset.sources or None) if request.analysis else None
+    return Result(system.name, found, exact_matches(hypotheses, *references), analysis)
+
+
+def _compare(systems: Sequence[System], testset: TestSet) -> list[Comparison]:
+    return compare({system.name: system.translations for system in systems}, *testset.references)
+
+
+def _contrast(first: System, system: System, testset: TestSet) -> Contrast:
+    sources = testset.sources or None
+    gains, losses = largest_differences(first.translations, system.translations, *testset.references, sources=sources)
+    return Contrast(system.name, gains, losses)
+
+
+def _record(run: Path, found: Sequence[dict[str, Any]], console: Console) -> None:
+    """Add scores to those in the run's scores.json, in place of earlier ones of the same system and test set."""
+    path = run / "scores.json"
+    new = {_belonging(score) for score in found}
+    try:
+        kept = [score for score in _recorded(path) if _belonging(score) not in new]
+        write_whole(path, json.dumps([*kept, *found], ensure_ascii=False, indent=1) + "\n")
+    except DataError as error:
+        console.warn(f"{error}; mt report will not show these scores")
+
+
+def _belonging(score: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(score.get(key) for key in ("testset", "system", "name"))
+
+
+def _recorded(path: Path) -> list[dict[str, Any]]:
+    try:
+        recorded = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from None
+    if not isinstance(recorded, list) or not all(isinstance(score, dict) for score in recorded):
+        raise DataError(f"{path}: not a list of scores")
+    return recorded

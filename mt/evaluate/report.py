@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from html import escape
@@ -17,6 +16,7 @@ from mt.data.corpus import open_corpus
 from mt.data.sources import name_of
 from mt.errors import ConfigError, DataError
 from mt.evaluate.charts import Curve, Mark, Point, binned, histogram, line_chart
+from mt.evaluate.files import write_whole
 from mt.evaluate.page import figure, page, section, table
 
 _STAGES = 7  # translations of a sample shown, from the first validation to the last
@@ -49,13 +49,8 @@ def write_report(folder: Path) -> Path:
 
     Raises DataError when the folder is no run, or cannot be written.
     """
-    path, partial = folder / "report.html", folder / "report.partial"
-    html = report(folder)
-    try:
-        partial.write_text(html, encoding="utf-8", errors="replace", newline="\n")
-        os.replace(partial, path)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written: {error.strerror}") from None
+    path = folder / "report.html"
+    write_whole(path, report(folder))
     return path
 
 

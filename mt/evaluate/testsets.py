@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import sacrebleu
 
 from mt.errors import DataError, UsageError
+from mt.evaluate.files import read_lines
 
 # Our name: sacreBLEU's. WMT's newstestYYYY is wmtYY but for 2014, whose short name sacreBLEU gives to the filtered set.
 _SACREBLEU = {f"newstest20{year:02}": f"wmt{year:02}" for year in range(8, 22)} | {
@@ -41,14 +42,16 @@ class TestSet:
     """Source sentences with one or more lists of references, and where they come from."""
 
     name: str
-    pair: str  # such as en-de
-    origin: str
-    sources: list[str]
+    pair: str  # such as en-de; empty where nobody said
+    origin: str  # empty where the name says it
+    sources: list[str]  # empty where there are only translations to compare
     references: tuple[list[str], ...]
 
     @property
     def title(self) -> str:
-        return f"{self.name} {self.pair}, {len(self.sources):,} sentences, from {self.origin}"
+        named = f"{self.name} {self.pair}".strip()
+        origin = f", from {self.origin}" if self.origin else ""
+        return f"{named}, {len(self.references[0]):,} sentences{origin}"
 
 
 def load_testset(name: str, src: str, tgt: str, data_dir: Path | None = None) -> TestSet:
@@ -72,26 +75,6 @@ def load_testset(name: str, src: str, tgt: str, data_dir: Path | None = None) ->
         f"Give --data DIR with {name}.{src} and {name}.{tgt}, or fetch it where there is a network: "
         f"sacrebleu --download {_SACREBLEU.get(name, name)} -l {src}-{tgt}"
     )
-
-
-def read_lines(path: Path) -> list[str]:
-    """The lines of a UTF-8 text file, split at line feeds alone, as sacreBLEU does.
-
-    Raises DataError when the file is missing, cannot be read, or is not UTF-8.
-    """
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise DataError(f"{path}:{line}: not UTF-8 text") from None
-    lines = text.split("\n")
-    if lines[-1] == "":
-        lines.pop()
-    return [line.removesuffix("\r") for line in lines]
 
 
 def _check_known(name: str, src: str, tgt: str) -> None:

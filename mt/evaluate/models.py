@@ -1,0 +1,125 @@
+"""Models under evaluation: what `--ckpt` means, the run's own test set, and translations, each made only once."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from mt.checkpoint import find_checkpoint, last_checkpoints
+from mt.config import Config, DecodeConfig, parse_config
+from mt.console import Console
+from mt.data.prepare import open_prepared
+from mt.data.sources import name_of
+from mt.device import choose_device
+from mt.errors import CheckpointError, DataError
+from mt.evaluate.files import write_whole
+from mt.evaluate.testsets import TestSet
+from mt.translate.job import open_translator
+
+
+@dataclass(frozen=True)
+class Model:
+    """A checkpoint, or several to be averaged, and how it decodes; weights are not read yet."""
+
+    path: Path  # as given: a run or a checkpoint
+    checkpoints: tuple[Path, ...]
+    config: Config
+    decode: DecodeConfig
+
+    @property
+    def run(self) -> Path | None:
+        """The run directory that the checkpoint lies in."""
+        folder = self.checkpoints[-1].parent
+        return folder.parent if folder.name == "checkpoints" else None
+
+    @property
+    def name(self) -> str:
+        """Such as: runs/base (averaged, beam 4, alpha 0.6)."""
+        how = f"beam {self.decode.beam}, alpha {self.decode.alpha:g}" if self.decode.beam > 1 else "greedy"
+        if len(self.checkpoints) > 1:
+            return f"{self.path} (average of {self.checkpoints[0].name} to {self.checkpoints[-1].name}, {how})"
+        (checkpoint,) = self.checkpoints
+        return f"{self.path} ({how})" if checkpoint == self.path else f"{self.path} ({checkpoint.name}, {how})"
+
+
+def find_model(path: Path, beam: int | None = None, alpha: float | None = None, average: int | None = None) -> Model:
+    """The model meant by a path; None means what the run's config says.
+
+    Raises CheckpointError when there is no such checkpoint.
+    """
+    checkpoints = (find_checkpoint(path),) if average is None else tuple(last_checkpoints(path, average))
+    try:
+        text = (checkpoints[-1] / "config.yaml").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        raise CheckpointError(f"{checkpoints[-1]}: its config.yaml cannot be read; use another checkpoint") from None
+    config = parse_config(text, str(checkpoints[-1] / "config.yaml"))
+    asked = {name: value for name, value in (("beam", beam), ("alpha", alpha)) if value is not None}
+    return Model(path, checkpoints, config, config.decode.model_copy(update=asked))
+
+
+def own_testset(model: Model) -> TestSet:
+    """The test set that the run's config names, as it was prepared.
+
+    Raises DataError when there is none, or when what lies prepared is another.
+    """
+    data = model.config.data
+    others = "or name a test set: --testset, or --src and --ref"
+    try:
+        prepared = open_prepared(data.dir)
+    except DataError as error:
+        raise DataError(f"{error};\n{others}") from None
+    names = [source["name"] for source in prepared.manifest["sources"]["test"]]
+    if names != [name_of(source) for source in data.test]:
+        raise DataError(f"{data.dir} was prepared with another data.test than that of {model.path};\n{others}")
+    if not names:
+        raise DataError(f"{model.path}: its config has no data.test; name a test set: --testset, or --src and --ref")
+    sources, references = prepared.text("test")
+    return TestSet(" + ".join(names), f"{data.src}-{data.tgt}", str(data.dir), sources, (references,))
+
+
+def translate(model: Model, sources: Sequence[str], device: str, console: Console) -> list[str]:
+    """One translation for each source; those of a run's checkpoint are kept in the run and used again."""
+    kept = _kept_file(model, sources, device)
+    if kept is not None and (translations := _read_kept(kept, len(sources))) is not None:
+        console.say(f"translations made before: {kept}")
+        return translations
+    single = len(model.checkpoints) == 1
+    path, average = (model.checkpoints[0], None) if single else (model.path, len(model.checkpoints))
+    translator = open_translator(path, device, model.decode.beam, model.decode.alpha, average, console)
+    with console.track("translating", total=len(sources)) as advance:
+        translations = translator(sources, advance)
+    if kept is not None:
+        _keep(kept, translations, console)
+    return translations
+
+
+def _kept_file(model: Model, sources: Sequence[str], device: str) -> Path | None:
+    """The file whose name stands for all that decides a translation: weights, decoding, text, kind of device."""
+    if model.run is None or len(model.checkpoints) > 1:
+        return None
+    (checkpoint,) = model.checkpoints
+    try:
+        manifest = (checkpoint / "MANIFEST.json").read_bytes()  # holds the hash of every file of the checkpoint
+    except OSError:
+        return None  # opening the model will say what is wrong
+    settings = [model.decode.model_dump(), choose_device(device).type, version("mt"), list(sources)]
+    key = hashlib.sha256(manifest + json.dumps(settings).encode()).hexdigest()[:16]
+    return model.run / "translations" / f"{checkpoint.name}-{key}.json"
+
+
+def _read_kept(path: Path, count: int) -> list[str] | None:
+    try:
+        found: Any = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, list) and len(found) == count else None
+
+
+def _keep(path: Path, translations: list[str], console: Console) -> None:
+    try:
+        write_whole(path, json.dumps(translations, ensure_ascii=False, indent=0) + "\n")
+    except DataError as error:
+        console.warn(f"{error}; these translations will not be used again")

@@ -1,0 +1,325 @@
+"""`mt evaluate` as people and programs meet it: real commands, numbers equal to sacreBLEU's, one sentence a mistake."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from mt.cli import main
+from mt.config import Config
+from mt.console import Console
+from mt.train.loop import train
+
+REFERENCE = ["Der Hund bellt laut im Hof.", "Die Katze schläft auf dem Sofa.", "Es regnet heute sehr stark."]
+SECOND = ["Laut bellt der Hund im Hof.", "Auf dem Sofa schläft die Katze.", "Heute regnet es heftig."]
+GOOD = ["Der Hund bellt laut im Hof.", "Die Katze schläft auf dem Bett.", "Es regnet heute stark."]
+BAD = ["Hund Hof.", "", "Es regnet."]
+ENGLISH = ["The dog barks loudly in the yard.", "The cat sleeps on the sofa.", "It is raining hard today."]
+
+
+@dataclass(frozen=True)
+class Done:
+    """What is left of a command that has ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Mt = Callable[..., Done]
+Evaluate = Callable[..., dict]
+
+
+def mt_process(*arguments: object) -> Done:
+    """A command as a process of its own."""
+    command = [sys.executable, "-m", "mt", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture
+def mt(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Mt:
+    """The same command within this process, which saves loading torch each time."""
+
+    def run(*arguments: object) -> Done:
+        monkeypatch.setattr(sys, "argv", ["mt", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main()
+        return Done(int(end.value.code or 0), *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def evaluate(mt: Mt) -> Evaluate:
+    """What `mt evaluate --json` prints."""
+
+    def run(*arguments: object) -> dict:
+        return read_json(mt("evaluate", *arguments, "--json"))
+
+    return run
+
+
+def read_json(done: Done) -> dict:
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def values(found: dict, system: int = 0) -> dict[str, float]:
+    return {score["name"]: score["value"] for score in found["results"][system]["scores"]}
+
+
+def write(path: Path, lines: Sequence[str]) -> Path:
+    path.write_bytes("".join(f"{line}\n" for line in lines).encode())
+    return path
+
+
+def sacrebleu(hypotheses: Path, references: Sequence[Path], *options: str) -> dict[str, float]:
+    """What the sacrebleu command says of the same files."""
+    metrics = ["-m", "bleu", "chrf", "ter", "-w", "12"]
+    command = [sys.executable, "-m", "sacrebleu", *map(str, references), "-i", str(hypotheses), *metrics, *options]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return {score["name"]: score["score"] for score in json.loads(printed)}
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    """A folder of hand-made files."""
+    texts = {"src": ENGLISH, "ref": REFERENCE, "second": SECOND, "good": GOOD, "bad": BAD, "short": GOOD[:2]}
+    for name, lines in texts.items():
+        write(tmp_path / name, lines)
+    return tmp_path
+
+
+@pytest.fixture
+def run(toy_config: Config, quiet: Console) -> Path:
+    """A run trained for a second on the toy text."""
+    train(toy_config, quiet)
+    return toy_config.train.dir
+
+
+# --- Files of translations ---------------------------------------------------------------------------------------
+
+EDGES = {
+    "an empty hypothesis": (["", "Die Katze schläft auf dem Bett."], ["Ja.", "Die Katze schläft auf dem Sofa."]),
+    "one line": (["Der Hund bellt im Hof."], ["Der Hund bellt laut im Hof."]),
+    "trailing spaces": (["Der Hund bellt laut.  ", "Ja \t"], ["Der Hund bellt sehr laut. ", "Ja"]),
+    "other scripts": (
+        ["我喜欢在公园里读书。", "Собака бежит по траве."],
+        ["我喜欢在公园看书。", "Собака бежит по полю."],
+    ),
+    "odd line ends": (["Der\u2028Hund bellt laut im Hof.\r"], ["Der Hund bellt\x85 laut im Hof."]),
+}
+
+
+@pytest.mark.parametrize("name", EDGES)
+def test_scores_of_a_file_are_those_of_the_sacrebleu_command(name: str, tmp_path: Path, evaluate: Evaluate) -> None:
+    hypothesis, reference = (write(tmp_path / side, lines) for side, lines in zip("hr", EDGES[name], strict=True))
+    found = values(read_json(mt_process("evaluate", "--hyp", hypothesis, "--ref", reference, "--json")))
+    theirs = sacrebleu(hypothesis, [reference])
+    assert {ours: round(found[ours], 12) for ours in theirs} == theirs
+
+
+def test_several_references_score_together(files: Path, evaluate: Evaluate) -> None:
+    references = [files / "ref", files / "second"]
+    found = evaluate("--hyp", files / "good", "--ref", references[0], "--ref", references[1])
+    theirs = sacrebleu(files / "good", references)
+    assert {name: round(values(found)[name], 12) for name in theirs} == theirs
+    assert found["references"] == 2
+
+
+def test_a_test_set_can_lie_in_a_folder_and_in_another_language(files: Path, evaluate: Evaluate) -> None:
+    write(files / "mine.de", REFERENCE)
+    write(files / "mine.en", ENGLISH)
+    german = evaluate("--hyp", files / "good", "--testset", "mine", "--data", files)
+    english = evaluate("--hyp", files / "src", "--testset", "mine", "--data", files, "--langs", "de-en")
+    assert german["testset"] == f"mine en-de, 3 sentences, from {files}"
+    assert values(german)["BLEU"] == values(evaluate("--hyp", files / "good", "--ref", files / "ref"))["BLEU"]
+    assert values(english)["BLEU"] == pytest.approx(100)
+
+
+def test_people_see_the_test_set_the_scores_with_signatures_and_the_share_of_right_lines(files: Path, mt: Mt) -> None:
+    done = mt("evaluate", "--hyp", files / "good", "--ref", files / "ref")
+    lines = done.stdout.split("\n")
+    assert lines[0] == f"{files / 'ref'}, 3 sentences"
+    for name in ("BLEU", "BLEU lower-cased", "chrF2", "TER"):
+        (line,) = [line for line in lines if line.startswith(f"{name}  ")]
+        assert "nrefs:1|bs:1000|seed:12345|" in line
+    assert "exactly right: 33.3% of 3 lines" in lines
+    assert done.stderr == ""
+
+
+def test_scoring_a_file_does_not_load_torch(files: Path) -> None:
+    program = (
+        "import sys; from mt.cli import app; "
+        f"app(['evaluate', '--hyp', {str(files / 'good')!r}, '--ref', {str(files / 'ref')!r}], standalone_mode=False); "
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True).returncode == 0
+
+
+# --- A trained model ---------------------------------------------------------------------------------------------
+
+
+def test_a_run_is_scored_on_the_test_set_of_its_config(
+    run: Path, toy_text: Path, tmp_path: Path, evaluate: Evaluate
+) -> None:
+    output = tmp_path / "translations"
+    found = read_json(mt_process("evaluate", "--ckpt", run, "--output", output, "--json"))
+    assert found["testset"] == f"{toy_text / 'test'} en-de, 10 sentences, from {tmp_path / 'data'}"
+    assert found["results"][0]["system"] == f"{run} (averaged, beam 4, alpha 0.6)"
+    theirs = sacrebleu(output, [toy_text / "test.de"])
+    assert {name: round(values(found)[name], 12) for name in theirs} == theirs
+
+
+def test_translations_kept_are_those_of_mt_translate(
+    run: Path, toy_text: Path, tmp_path: Path, evaluate: Evaluate, mt: Mt
+) -> None:
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    source, reference = toy_text / "valid.en", toy_text / "valid.de"
+    evaluate("--ckpt", run, "--src", source, "--ref", reference, "--beam", 2, "--alpha", 1, "--output", ours)
+    assert (
+        mt("translate", "--ckpt", run, "--input", source, "--output", theirs, "--beam", 2, "--alpha", 1).returncode == 0
+    )
+    assert ours.read_bytes() == theirs.read_bytes()
+
+
+def test_scores_of_a_run_are_recorded_once_in_the_run(run: Path, toy_text: Path, evaluate: Evaluate) -> None:
+    first = evaluate("--ckpt", run)
+    evaluate("--ckpt", run)
+    evaluate("--ckpt", run, "--src", toy_text / "valid.en", "--ref", toy_text / "valid.de")
+    recorded = json.loads((run / "scores.json").read_text(encoding="utf-8"))
+    assert [score["name"] for score in recorded] == ["BLEU", "BLEU lower-cased", "chrF2", "TER"] * 2
+    assert recorded[0]["testset"] == first["testset"]
+    assert [score["value"] for score in recorded[:4]] == [score["value"] for score in first["results"][0]["scores"]]
+
+
+def test_scores_of_a_single_checkpoint_or_a_file_are_recorded_nowhere(
+    run: Path, toy_text: Path, files: Path, evaluate: Evaluate
+) -> None:
+    evaluate("--ckpt", run / "checkpoints" / "step-00000012")
+    evaluate("--hyp", files / "good", "--ref", files / "ref")
+    assert not list(files.rglob("scores.json"))
+
+
+def test_a_damaged_scores_file_is_left_alone_and_does_not_cost_the_result(run: Path, mt: Mt) -> None:
+    (run / "scores.json").write_text("[{", encoding="utf-8")
+    done = mt("evaluate", "--ckpt", run, "--quiet")
+    assert "exactly right" in done.stdout
+    assert "scores.json" in done.stderr
+    assert (run / "scores.json").read_text(encoding="utf-8") == "[{"
+
+
+def test_translations_are_made_once_for_the_same_model_text_and_decoding(run: Path, mt: Mt) -> None:
+    first, again = mt("evaluate", "--ckpt", run), mt("evaluate", "--ckpt", run)
+    other = mt("evaluate", "--ckpt", run, "--beam", 1)
+    assert first.stdout == again.stdout
+    reused = ["translations made before" in done.stderr for done in (first, again, other)]
+    assert reused == [False, True, False]
+    assert len(list((run / "translations").iterdir())) == 2
+
+
+def test_translations_of_another_model_under_the_same_name_are_not_reused(run: Path, mt: Mt) -> None:
+    assert mt("evaluate", "--ckpt", run).returncode == 0
+    shutil.rmtree(run / "checkpoints" / "averaged")
+    shutil.copytree(run / "checkpoints" / "step-00000008", run / "checkpoints" / "averaged")
+    state = run / "checkpoints" / "averaged"
+    done = mt("evaluate", "--ckpt", state)
+    assert done.returncode == 0
+    assert "translations made before" not in done.stderr
+
+
+def test_a_run_that_cannot_be_written_to_is_scored_all_the_same(run: Path, mt: Mt) -> None:
+    (run / "translations").write_text("in the way")
+    done = mt("evaluate", "--ckpt", run, "--quiet")
+    assert done.returncode == 0
+    assert "will not be used again" in done.stderr
+    assert "BLEU" in done.stdout
+
+
+def test_the_newest_checkpoints_can_be_averaged_for_scoring(run: Path, evaluate: Evaluate) -> None:
+    averaged = evaluate("--ckpt", run, "--average", 2)  # the same two as in the run's own average
+    assert averaged["results"][0]["system"] == (f"{run} (average of step-00000008 to step-00000012, beam 4, alpha 0.6)")
+    assert values(averaged) == values(evaluate("--ckpt", run))
+
+
+# --- Mistakes ----------------------------------------------------------------------------------------------------
+
+MISTAKES = {
+    "nothing to score": ([], "give --ckpt, a model, or --hyp"),
+    "no reference": (["--hyp", "good"], "--ref is missing"),
+    "unequal lengths": (["--hyp", "short", "--ref", "ref"], "short: 2 hypotheses but 3 references"),
+    "unequal references": (["--hyp", "good", "--ref", "ref", "--ref", "short"], "ref has 3 lines but short has 2"),
+    "an empty reference": (["--hyp", "good", "--ref", "empty"], "empty: has no lines"),
+    "an empty hypothesis file": (["--hyp", "empty", "--ref", "ref"], "empty: there are no hypotheses"),
+    "an absent file": (["--hyp", "absent", "--ref", "ref"], "absent: no such file"),
+    "a folder": (["--hyp", ".", "--ref", "ref"], ".: cannot be read"),
+    "no text": (["--hyp", "latin1", "--ref", "ref"], "latin1:1: not UTF-8"),
+    "two kinds of test set": (["--hyp", "good", "--ref", "ref", "--testset", "x"], "either --testset or --src"),
+    "a folder without a test set": (["--hyp", "good", "--ref", "ref", "--data", "."], "--data is the folder"),
+    "an unknown test set": (["--hyp", "good", "--testset", "newstest3014"], "did you mean newstest2014"),
+    "a test set that is not in the folder": (["--hyp", "good", "--testset", "x", "--data", "."], "x.en and x.de not"),
+    "no languages": (["--hyp", "good", "--ref", "ref", "--langs", "german"], "--langs german: give source"),
+    "a beam without a model": (["--hyp", "good", "--ref", "ref", "--beam", "3"], "--beam is about translating"),
+    "the same file twice": (["--hyp", "good", "--hyp", "./good", "--ref", "ref"], "good is given twice"),
+    "output of nothing": (["--hyp", "good", "--ref", "ref", "--output", "o"], "--output keeps the translations of"),
+    "an absent run": (["--ckpt", "absent"], "absent: no such run or checkpoint"),
+    "a folder that is no run": (["--ckpt", "."], ".: holds no checkpoint"),
+    "a source without a reference": (["--ckpt", "absent", "--src", "src"], "--ref is missing"),
+    "a reference without a source": (["--ckpt", "absent", "--ref", "ref"], "--ref needs --src"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_ends_in_one_sentence_and_status_2(
+    name: str, files: Path, mt: Mt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments, sentence = MISTAKES[name]
+    write(files / "empty", [])
+    (files / "latin1").write_bytes("Käse\n".encode("latin-1"))
+    monkeypatch.chdir(files)
+    assert_refused(mt("evaluate", *arguments), sentence)
+
+
+def assert_refused(done: Done, sentence: str) -> None:
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert sentence in done.stderr
+    assert done.stderr.startswith("mt: ")
+    assert done.stderr.count("\n") <= 2
+    assert "Traceback" not in done.stderr
+
+
+def test_mistakes_about_a_model_end_in_one_sentence_too(run: Path, files: Path, mt: Mt) -> None:
+    mistakes = {
+        "translates en-de, not de-en": ["--langs", "de-en"],
+        "ref has 3 lines but": ["--src", files / "ref", "--ref", files / "short"],
+        "9 checkpoints to average, but it holds 2": ["--average", 9],
+        "cannot be written": ["--output", "/dev/null/x"],
+    }
+    for sentence, arguments in mistakes.items():
+        assert_refused(mt("evaluate", "--ckpt", run, *arguments, "--quiet"), sentence)
+
+
+def test_a_run_whose_prepared_data_are_gone_says_how_to_name_a_test_set(run: Path, tmp_path: Path, mt: Mt) -> None:
+    shutil.rmtree(tmp_path / "data")
+    assert_refused(mt("evaluate", "--ckpt", run), "name a test set: --testset, or --src and --ref")
+
+
+def test_prepared_data_with_another_test_set_are_not_taken_for_the_runs(run: Path, tmp_path: Path, mt: Mt) -> None:
+    manifest = tmp_path / "data" / "manifest.json"
+    manifest.write_text(manifest.read_text(encoding="utf-8").replace('/test"', '/other"'), encoding="utf-8")
+    assert_refused(mt("evaluate", "--ckpt", run), "was prepared with another data.test")
+
+
+def test_a_damaged_checkpoint_is_named(run: Path, mt: Mt) -> None:
+    weights = run / "checkpoints" / "averaged" / "model.safetensors"
+    os.truncate(weights, 1000)
+    assert_refused(mt("evaluate", "--ckpt", run), f"{weights}: damaged")
