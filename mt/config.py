@@ -174,9 +174,31 @@ class DecodeConfig(Section):
     """Beam search (section 6.1)."""
 
     beam: int = Field(4, ge=1)
-    alpha: float = Field(0.6, ge=0)  # length penalty ((5 + |Y|) / 6) ** alpha
+    penalty: Literal["gnmt", "length", "none"] = "gnmt"  # scores: log-probability / ((5 + |Y|) / 6) ** alpha, or ...
+    alpha: float = Field(0.6, ge=0)  # ... / |Y| ** alpha, or the log-probability as it is
     max_extra: int = Field(50, ge=1)  # 6.1: output at most input length + 50
+    max_length: int | None = Field(None, ge=1)  # pieces; output at most this long as well
+    min_length: int = Field(0, ge=0)  # pieces
+    groups: int = Field(1, ge=1)  # diverse beam search: the beam is cut into so many groups that ...
+    diversity: float = Field(0.5, ge=0)  # ... pay this for each piece that an earlier group has just chosen
+    sample: bool = False  # draw each piece at random instead of searching for the best output
+    temperature: float = Field(1.0, gt=0)  # of sampling: below 1 is more careful, above 1 more varied
+    top_k: int = Field(0, ge=0)  # sample from the k likeliest pieces only; 0 means all
+    top_p: float = Field(1.0, gt=0, le=1)  # sample from the likeliest pieces that make up this probability
+    seed: int = Field(1, ge=0)  # of sampling
+    long_lines: Literal["split", "cut"] = "split"  # lines of more than `max_source` pieces: at sentence ends, or off
+    max_source: int = Field(256, ge=1)  # pieces
     batch_tokens: int = Field(4_096, ge=1)  # source pieces decoded together, padding counted
+
+    @model_validator(mode="after")
+    def _options_fit(self) -> Self:
+        if self.beam % self.groups:
+            raise ValueError(f"a beam of {self.beam} cannot be cut into {self.groups} groups of one size")
+        if self.sample and self.groups > 1:
+            raise ValueError("sample and groups exclude each other: sampling has no beam")
+        if self.max_length is not None and self.min_length > self.max_length:
+            raise ValueError(f"min_length {self.min_length} is more than max_length {self.max_length}")
+        return self
 
 
 class Config(Section):

@@ -89,3 +89,36 @@ train:
 @pytest.fixture
 def toy_config(toy_yaml: Path) -> Config:
     return load_config(toy_yaml)
+
+
+@pytest.fixture(scope="session")
+def toy_run(toy_text: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that has half learnt the toy language: what it says is neither random nor always right."""
+    from mt.train.loop import train
+
+    folder = tmp_path_factory.mktemp("toy_run")
+    path = folder / "toy.yaml"
+    path.write_text(
+        f"""
+data:
+  dir: {folder / "data"}
+  train: {toy_text / "train"}
+  valid: {toy_text / "valid"}
+  test: {toy_text / "test"}
+  vocab_size: 320
+model: {{d_model: 32, heads: 4, d_ff: 64, encoder_layers: 2, decoder_layers: 2, dropout: 0.1}}
+batch: {{tokens: 400, micro_tokens: 400}}
+optim: {{warmup: 60}}
+train:
+  dir: {folder / "run"}
+  updates: 120
+  checkpoint_every: 60
+  average: 2
+  keep: 2
+  device: cpu
+  precision: float32
+""",
+        encoding="utf-8",
+    )
+    train(load_config(path), Console(quiet=True))
+    return folder / "run"

@@ -1,26 +1,39 @@
-"""Laws of decoding (section 6.1): the beam against enumeration, greedy = beam 1, stopping, penalties."""
+"""Laws of search (section 6.1): the beam against enumeration, greedy = beam 1, stopping, penalties, diversity."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from itertools import product
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
-from mt.translate.search import beam_search, greedy_search, length_penalty
+from mt.translate.diverse import diverse_search
+from mt.translate.search import (
+    Bounds,
+    Hypothesis,
+    Penalty,
+    beam_search,
+    gnmt_penalty,
+    greedy_search,
+    length_penalty,
+    likeliest,
+)
 
 BOS, EOS, A, B = 0, 1, 2, 3
 PIECES = (EOS, A, B)
+PAPER = gnmt_penalty(0.6)
 
 
 class RandomModel:
     """A language model by table: the next piece's log-probabilities depend on sentence and whole history."""
 
-    def __init__(self, sentences: int, width: int, seed: int = 0) -> None:
+    def __init__(self, sentences: Sequence[int], width: int, seed: int = 0) -> None:
         self.seed = seed
-        self.names = [sentence for sentence in range(sentences) for _ in range(width)]
-        self.histories: list[tuple[int, ...]] = [()] * (sentences * width)
+        self.names = list(sentences)
         self.width = width
+        self.histories: list[list[tuple[int, ...]]] = [[()] * width for _ in sentences]
 
     def next_logp(self, sentence: int, history: tuple[int, ...]) -> Tensor:
         code = self.seed * 1009 + sentence
@@ -31,14 +44,22 @@ class RandomModel:
         return logits.log_softmax(0)
 
     def step(self, ids_BW: Tensor) -> Tensor:
-        for row, piece in enumerate(ids_BW.flatten().tolist()):
-            self.histories[row] = (*self.histories[row], piece)
-        rows = [self.next_logp(name, history) for name, history in zip(self.names, self.histories, strict=True)]
+        for row, ids_W in enumerate(ids_BW.tolist()):
+            self.histories[row] = [(*past, piece) for past, piece in zip(self.histories[row], ids_W, strict=True)]
+        rows = [
+            self.next_logp(name, history)
+            for name, histories in zip(self.names, self.histories, strict=True)
+            for history in histories
+        ]
         return torch.stack(rows).view(-1, self.width, 4)
 
-    def select(self, sentences: Tensor, rows: Tensor) -> None:
-        self.names = [self.names[row] for row in rows.tolist()]
-        self.histories = [self.histories[row] for row in rows.tolist()]
+    def reorder(self, origin_BW: Tensor) -> None:
+        for row, origin_W in enumerate(origin_BW.tolist()):
+            self.histories[row] = [self.histories[row][place] for place in origin_W]
+
+    def keep(self, sentences: Tensor) -> None:
+        self.names = [self.names[row] for row in sentences.tolist()]
+        self.histories = [self.histories[row] for row in sentences.tolist()]
 
     def log_probability(self, sentence: int, ids: list[int]) -> float:
         """What forced decoding gives these pieces and EOS."""
@@ -49,49 +70,78 @@ class RandomModel:
         return total
 
 
-def search(sentences: int, limits: list[int], beam: int, alpha: float = 0.6, keep: int = 1, seed: int = 0):
-    model = RandomModel(sentences, beam, seed)
-    return beam_search(model.step, model.select, torch.tensor(limits), BOS, EOS, beam, alpha, keep)
+def bounds(limits: list[int], shortest: int = 0, prefixes: list[list[int]] | None = None) -> Bounds:
+    prefix_BP = None if prefixes is None else torch.tensor([[*ids, *[-1] * (9 - len(ids))] for ids in prefixes])
+    return Bounds(torch.tensor(limits), shortest, prefix_BP)
 
 
-def greedy(sentences: int, limits: list[int], seed: int = 0) -> list[list[int]]:
-    model = RandomModel(sentences, 1, seed)
-    return greedy_search(model.step, model.select, torch.tensor(limits), BOS, EOS)
+def search(
+    limits: list[int], beam: int, penalty: Penalty = PAPER, keep: int = 1, seed: int = 0
+) -> list[list[Hypothesis]]:
+    model = RandomModel(range(len(limits)), beam, seed)
+    return beam_search(model, bounds(limits), BOS, EOS, beam, penalty, keep)
 
 
-def enumerate_all(sentence: int, limit: int, alpha: float, seed: int) -> list[tuple[float, list[int]]]:
+def greedy(limits: list[int], seed: int = 0) -> list[list[int]]:
+    return greedy_search(RandomModel(range(len(limits)), 1, seed), bounds(limits), BOS, EOS)
+
+
+def enumerate_all(sentence: int, limit: int, penalty: Penalty, seed: int) -> list[tuple[float, list[int]]]:
     """Every output of at most `limit` pieces with EOS, best score first."""
-    model = RandomModel(1, 1, seed)
+    model = RandomModel([sentence], 1, seed)
     outputs = [list(ids) for length in range(limit) for ids in product((A, B), repeat=length)]
-    scored = [
-        (model.log_probability(sentence, ids) / float(length_penalty(len(ids) + 1, alpha)), ids) for ids in outputs
-    ]
+    scored = [(model.log_probability(sentence, ids) / divisor(penalty, len(ids) + 1), ids) for ids in outputs]
     return sorted(scored, reverse=True)
 
 
+def divisor(penalty: Penalty, length: int) -> float:
+    return float(penalty(torch.tensor(float(length))))
+
+
 @pytest.mark.parametrize("seed", range(8))
-@pytest.mark.parametrize("alpha", [0.0, 0.6, 2.0])
-def test_a_wide_beam_finds_what_enumeration_finds(seed: int, alpha: float) -> None:
+@pytest.mark.parametrize(
+    "penalty",
+    [gnmt_penalty(0.0), PAPER, gnmt_penalty(2.0), length_penalty(1.0), length_penalty(0.5)],
+    ids=["none", "paper", "gnmt 2", "mean", "length 0.5"],
+)
+def test_a_wide_beam_finds_what_enumeration_finds(seed: int, penalty: Penalty) -> None:
     limits = [5, 3, 4]
     for keep in (1, 6):
-        found = search(3, limits, beam=64, alpha=alpha, keep=keep, seed=seed)
+        found = search(limits, beam=64, penalty=penalty, keep=keep, seed=seed)
         for sentence, limit in enumerate(limits):
-            expected = enumerate_all(sentence, limit, alpha, seed)[:keep]
+            expected = enumerate_all(sentence, limit, penalty, seed)[:keep]
             assert [hypothesis.ids for hypothesis in found[sentence]] == [ids for _, ids in expected]
             assert [h.score for h in found[sentence]] == pytest.approx([score for score, _ in expected], abs=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_bounds_leave_what_enumeration_leaves(seed: int) -> None:
+    limits, prefixes = [6, 5, 5], [[A, B], [], [B]]
+    model = RandomModel(range(3), 64, seed)
+    found = beam_search(model, bounds(limits, 2, prefixes), BOS, EOS, 64, PAPER, 5)
+    for sentence, (limit, prefix) in enumerate(zip(limits, prefixes, strict=True)):
+        possible = [
+            (score, ids)
+            for score, ids in enumerate_all(sentence, limit, PAPER, seed)
+            if len(ids) >= 2 and ids[: len(prefix)] == prefix
+        ]
+        assert [hypothesis.ids for hypothesis in found[sentence]] == [ids for _, ids in possible[:5]]
+        assert [h.score for h in found[sentence]] == pytest.approx([score for score, _ in possible[:5]], abs=1e-5)
+        (ids,) = greedy_search(RandomModel([sentence], 1, seed), bounds([limit], 2, [prefix]), BOS, EOS)
+        assert (len(ids) >= 2, ids[: len(prefix)]) == (True, prefix)
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_a_beam_of_one_is_greedy(seed: int) -> None:
     limits = [9, 2, 6, 1, 30]
-    found = search(5, limits, beam=1, seed=seed)
-    assert [hypotheses[0].ids for hypotheses in found] == greedy(5, limits, seed=seed)
+    found = search(limits, beam=1, seed=seed)
+    assert [hypotheses[0].ids for hypotheses in found] == greedy(limits, seed=seed)
 
 
 @pytest.mark.parametrize("beam", [2, 3, 4])
 def test_the_reported_score_is_that_of_forced_decoding(beam: int) -> None:
-    model = RandomModel(4, 1)
-    for sentence, hypotheses in enumerate(search(4, [12, 7, 20, 3], beam=beam, keep=beam)):
+    model = RandomModel([], 1)
+    for sentence, hypotheses in enumerate(search([12, 7, 20, 3], beam=beam, keep=beam)):
         for hypothesis in hypotheses:
             logp = model.log_probability(sentence, hypothesis.ids)
             assert hypothesis.log_probability == pytest.approx(logp, abs=1e-5)
@@ -101,49 +151,89 @@ def test_the_reported_score_is_that_of_forced_decoding(beam: int) -> None:
 @pytest.mark.parametrize("beam", [1, 2, 4])
 def test_a_sentence_does_not_depend_on_its_neighbours(beam: int) -> None:
     """Also not on when they leave the batch: their limits differ."""
-    limits = [12, 3, 20, 5, 8, 1]
-    together = search(6, limits, beam=beam)
+    limits = [12, 3, 20, 5, 8, 1, 2, 2, 9]
+    together = search(limits, beam=beam, keep=beam)
     for sentence, limit in enumerate(limits):
-        model = RandomModel(sentence + 1, beam)
-        model.names = [sentence] * beam
-        model.histories = model.histories[:beam]
-        alone = beam_search(model.step, model.select, torch.tensor([limit]), BOS, EOS, beam, 0.6)
-        assert alone[0] == together[sentence]
+        (alone,) = beam_search(RandomModel([sentence], beam), bounds([limit]), BOS, EOS, beam, PAPER, beam)
+        assert alone == together[sentence]
+        assert greedy_search(RandomModel([sentence], 1), bounds([limit]), BOS, EOS)[0] == greedy(limits)[sentence]
 
 
 def test_hypotheses_are_distinct_and_best_first() -> None:
-    for hypotheses in search(10, [15] * 10, beam=5, keep=5):
+    for hypotheses in search([15] * 10, beam=5, keep=5):
         scores = [hypothesis.score for hypothesis in hypotheses]
         assert scores == sorted(scores, reverse=True)
         assert len({tuple(hypothesis.ids) for hypothesis in hypotheses}) == len(hypotheses)
 
 
+class SameEverywhere:
+    """A model that gives the same probabilities at each step, and counts the steps."""
+
+    def __init__(self, *probabilities: float) -> None:
+        self.logp_V = torch.tensor(probabilities).log()
+        self.steps = 0
+
+    def step(self, ids_BW: Tensor) -> Tensor:
+        self.steps += 1
+        return self.logp_V.expand(*ids_BW.shape, -1)
+
+    def reorder(self, origin_BW: Tensor) -> None:
+        pass
+
+    def keep(self, sentences: Tensor) -> None:
+        pass
+
+
 def test_no_output_is_longer_than_its_limit() -> None:
     """The limit counts EOS, as the length penalty does."""
-    never_ends: Callable[[Tensor], Tensor] = lambda ids_BW: torch.tensor([-99.0, -50.0, -0.1, -3.0]).expand(  # noqa: E731
-        *ids_BW.shape, 4
-    )
+    never_ends = SameEverywhere(0.0, 1e-20, 0.9, 0.1)
     for beam in (1, 3):
-        found = beam_search(never_ends, lambda sentences, rows: None, torch.tensor([4, 2]), BOS, EOS, beam, 0.6)
+        found = beam_search(never_ends, bounds([4, 2]), BOS, EOS, beam, PAPER)
         assert [len(hypotheses[0].ids) for hypotheses in found] == [3, 1]
-    assert greedy_search(never_ends, lambda sentences, rows: None, torch.tensor([4, 2]), BOS, EOS) == [[A] * 3, [A]]
+    assert greedy_search(never_ends, bounds([4, 2]), BOS, EOS) == [[A] * 3, [A]]
 
 
 def test_the_search_stops_when_no_live_hypothesis_can_overtake() -> None:
     """EOS at once has 0.999 of the probability: one more step can show nothing better."""
-    steps = 0
-
-    def step(ids_BW: Tensor) -> Tensor:
-        nonlocal steps
-        steps += 1
-        return torch.tensor([0.0, 0.999, 0.0005, 0.0005]).log().expand(*ids_BW.shape, 4)
-
-    found = beam_search(step, lambda sentences, rows: None, torch.tensor([50]), BOS, EOS, 4, 0.6)
+    model = SameEverywhere(0.0, 0.999, 0.0005, 0.0005)
+    found = beam_search(model, bounds([50]), BOS, EOS, 4, PAPER)
     assert found[0][0].ids == []
-    assert steps == 1
+    assert model.steps == 1
 
 
-def test_the_penalty_is_that_of_wu_et_al() -> None:
-    assert float(length_penalty(1, 0.6)) == 1.0
-    assert float(length_penalty(7, 1.0)) == 2.0
-    assert float(length_penalty(7, 0.6)) == pytest.approx(2**0.6)
+def test_the_penalties_are_those_of_the_literature() -> None:
+    assert divisor(gnmt_penalty(0.6), 1) == 1.0
+    assert divisor(gnmt_penalty(1.0), 7) == 2.0
+    assert divisor(gnmt_penalty(0.6), 7) == pytest.approx(2**0.6)
+    assert divisor(length_penalty(1.0), 7) == 7.0
+
+
+@given(st.integers(1, 400), st.integers(1, 5), st.integers(0, 1000))
+def test_the_likeliest_pieces_are_those_of_topk(V: int, count: int, seed: int) -> None:
+    logp_BWV = torch.randn(2, 3, V, generator=torch.Generator().manual_seed(seed))
+    expected_BWC, expected_piece_BWC = logp_BWV.topk(min(count, V), dim=-1)
+    top_BWC, piece_BWC = likeliest(logp_BWV, count)
+    assert torch.equal(top_BWC, expected_BWC)
+    assert torch.equal(piece_BWC, expected_piece_BWC)
+
+
+class TestDiverse:
+    def find(self, groups: int, diversity: float, beam: int = 6, keep: int = 6) -> list[list[Hypothesis]]:
+        limits = [8, 3, 6, 12]
+        model = RandomModel(range(4), beam)
+        return diverse_search(model, bounds(limits), BOS, EOS, beam, PAPER, keep, groups, diversity)
+
+    def test_one_group_is_beam_search(self) -> None:
+        assert self.find(groups=1, diversity=0.5) == search([8, 3, 6, 12], beam=6, keep=6)
+
+    def test_without_a_cost_every_group_finds_what_one_finds(self) -> None:
+        assert self.find(groups=3, diversity=0.0) == search([8, 3, 6, 12], beam=2, keep=2)
+
+    def test_a_cost_makes_outputs_differ_and_leaves_their_scores_true(self) -> None:
+        model = RandomModel([], 1)
+        for sentence, hypotheses in enumerate(self.find(groups=6, diversity=5.0)):
+            assert len(hypotheses) > 1
+            assert len({tuple(hypothesis.ids) for hypothesis in hypotheses}) == len(hypotheses)
+            for hypothesis in hypotheses:
+                logp = model.log_probability(sentence, hypothesis.ids)
+                assert hypothesis.log_probability == pytest.approx(logp, abs=1e-5)

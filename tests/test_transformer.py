@@ -123,7 +123,7 @@ def test_padding_added_to_a_batch_changes_nothing(model: Transformer) -> None:
 def test_decoding_with_the_cache_gives_the_logits_of_decoding_without(model: Transformer) -> None:
     source_BS, target_BWT = random_ids(2, 6), random_ids(2, 3, 40, seed=1)  # longer than the cache starts with
     source_BS[1, 3:] = PAD
-    memory, cache = model.encode(source_BS), model.new_cache(rows=6)
+    memory, cache = model.encode(source_BS), model.new_cache(2, 3)
     for position in range(40):
         step_BWV = model.step(target_BWT[:, :, position], memory, cache)
     expected_BWV = model(source_BS.repeat_interleave(3, 0), target_BWT.reshape(6, 40))[:, -1].view(2, 3, -1)
@@ -131,15 +131,25 @@ def test_decoding_with_the_cache_gives_the_logits_of_decoding_without(model: Tra
 
 
 @torch.inference_mode()
-def test_selected_hypotheses_go_on_as_if_they_had_been_alone(model: Transformer) -> None:
-    source_BS, target_NT = random_ids(2, 6), random_ids(4, 4, seed=1)
-    memory, cache = model.encode(source_BS), model.new_cache(rows=4)
-    for position in range(3):
-        model.step(target_NT[:, position].view(2, 2), memory, cache)
-    cache.select(torch.tensor([3, 2]))
-    step_BWV = model.step(target_NT[[3, 2], 3].view(1, 2), memory.select(torch.tensor([1])), cache)
-    expected_NV = model(source_BS[[1, 1]], target_NT[[3, 2]])[:, -1]
-    torch.testing.assert_close(step_BWV[0], expected_NV, rtol=0, atol=1e-10)
+def test_reordered_hypotheses_go_on_as_if_they_had_been_alone(model: Transformer) -> None:
+    """Hypotheses change places at every step and a sentence leaves: each still sees its own past alone."""
+    source_BS, generator = random_ids(3, 6), torch.Generator().manual_seed(1)
+    memory, cache = model.encode(source_BS), model.new_cache(3, 4)
+    histories_BWT = torch.empty(3, 4, 0, dtype=torch.int64)
+    for position in range(20):
+        next_BW = torch.randint(4, VOCABULARY, histories_BWT.shape[:2], generator=generator)
+        histories_BWT = torch.cat([histories_BWT, next_BW[:, :, None]], dim=2)
+        step_BWV = model.step(next_BW, memory, cache)
+        for sentence in range(len(histories_BWT)):
+            expected_WTV = model(source_BS[[sentence] * 4], histories_BWT[sentence])
+            torch.testing.assert_close(step_BWV[sentence], expected_WTV[:, -1], rtol=0, atol=1e-10)
+        origin_BW = torch.randint(4, histories_BWT.shape[:2], generator=generator)
+        cache.reorder(origin_BW)
+        histories_BWT = histories_BWT.gather(1, origin_BW[:, :, None].expand_as(histories_BWT))
+        if position == 9:
+            kept = torch.tensor([2, 0])
+            cache.keep(kept)
+            memory, source_BS, histories_BWT = memory.select(kept), source_BS[kept], histories_BWT[kept]
 
 
 def test_the_base_model_has_63_1_million_parameters() -> None:

@@ -5,27 +5,52 @@ from torch import Tensor
 
 
 class Cache:
-    """Self-attention keys and values of N hypotheses at the positions decoded so far.
+    """Self-attention keys and values of W hypotheses for each of B sentences, at all positions decoded so far.
 
-    One tensor [T, layers, 2, N, H, K]: the positions in use are a contiguous prefix, so rows are selected in one copy.
+    Nothing moves when a beam is reordered. The entries of a sentence's hypotheses lie side by side, T positions of W
+    places each, and a mask shows every hypothesis those it descends from.
     """
 
-    def __init__(self, rows: int, layers: int, heads: int, d_k: int, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self, sentences: int, width: int, layers: int, heads: int, d_k: int, device: torch.device, dtype: torch.dtype
+    ) -> None:
         self.length = 0
-        self._store = torch.empty(16, layers, 2, rows, heads, d_k, device=device, dtype=dtype)
+        self.width = width
+        self._store = torch.empty(layers, 2, sentences, heads, 16 * width, d_k, device=device, dtype=dtype)
+        self._own_BW = torch.arange(width, device=device).expand(sentences, width)
+        self._origins_BWT = self._own_BW[:, :, None]  # the place at each position that a hypothesis descends from
 
-    def append(self, layer: int, k_NH1K: Tensor, v_NH1K: Tensor) -> tuple[Tensor, Tensor]:
-        """Add this position's keys and values; returns those of all positions so far, each [N, H, T, K]."""
-        if self.length == self._store.size(0):
-            self._store = torch.cat([self._store, torch.empty_like(self._store)])
-        self._store[self.length, layer, 0] = k_NH1K.squeeze(2)
-        self._store[self.length, layer, 1] = v_NH1K.squeeze(2)
-        k_NHTK, v_NHTK = self._store[: self.length + 1, layer].permute(1, 2, 3, 0, 4)
-        return k_NHTK, v_NHTK
+    def visible(self) -> Tensor | None:
+        """The mask for the position that is computed next, [B, 1, W, T * W]; None when all is visible."""
+        if self.width == 1:
+            return None
+        return (self._origins_BWT[..., None] == self._own_BW[0]).flatten(2)[:, None]
 
-    def select(self, rows: Tensor) -> None:
-        """Keep these hypotheses, in this order; a row may be taken more than once."""
-        capacity, layers, two, _, heads, d_k = self._store.shape
-        store = self._store.new_empty(capacity, layers, two, len(rows), heads, d_k)
-        torch.index_select(self._store[: self.length], 3, rows, out=store[: self.length])
-        self._store = store
+    def append(self, layer: int, k_BHWK: Tensor, v_BHWK: Tensor) -> tuple[Tensor, Tensor]:
+        """Add this position's keys and values; returns those of all positions so far, each [B, H, T * W, K]."""
+        first, end = self.length * self.width, (self.length + 1) * self.width
+        if end > self._store.size(4):
+            self._store = torch.cat([self._store, torch.empty_like(self._store)], dim=4)
+        self._store[layer, 0, :, :, first:end] = k_BHWK
+        self._store[layer, 1, :, :, first:end] = v_BHWK
+        k_BHSK, v_BHSK = self._store[layer, :, :, :, :end]
+        return k_BHSK, v_BHSK
+
+    def advance(self) -> None:
+        """The position that all layers have appended is done; the next one begins."""
+        self.length += 1
+        if self.width > 1:
+            self._origins_BWT = torch.cat([self._origins_BWT, self._own_BW[:, :, None]], dim=2)
+
+    def reorder(self, origin_BW: Tensor) -> None:
+        """Each hypothesis goes on from place `origin_BW` of its sentence."""
+        if self.width > 1:
+            done_BWT = self._origins_BWT[:, :, :-1]
+            done_BWT = done_BWT.gather(1, origin_BW[:, :, None].expand(-1, -1, done_BWT.size(2)))
+            self._origins_BWT = torch.cat([done_BWT, self._own_BW[:, :, None]], dim=2)
+
+    def keep(self, sentences: Tensor) -> None:
+        """Go on with these sentences alone, in this order."""
+        self._store = self._store.index_select(2, sentences)
+        self._own_BW = self._own_BW.index_select(0, sentences)
+        self._origins_BWT = self._origins_BWT.index_select(0, sentences)

@@ -73,17 +73,18 @@ class DecoderLayer(nn.Module):
     def forward(self, x_BTD: Tensor, memory: Memory, layer: int) -> Tensor:
         return self._attend_and_feed(x_BTD, self.self_attention(x_BTD, causal=True), memory, layer)
 
-    def step(self, x_BWD: Tensor, memory: Memory, layer: int, cache: Cache) -> Tensor:
-        """The same for one new position of W hypotheses a sentence, whose earlier keys and values are in `cache`."""
-        B, W, D = x_BWD.shape
-        q_NHTK, k_NHTK, v_NHTK = self.self_attention.project(x_BWD.view(B * W, 1, D))
-        k_NHTK, v_NHTK = cache.append(layer, k_NHTK, v_NHTK)
-        attended_BWD = self.self_attention.attend(q_NHTK, k_NHTK, v_NHTK).view(B, W, D)
+    def step(self, x_BWD: Tensor, memory: Memory, layer: int, cache: Cache, visible: Tensor | None) -> Tensor:
+        """The same for one new position of W hypotheses a sentence, whose earlier keys and values are in `cache`.
+
+        The hypotheses stand where positions do, so what their sentence has is never copied for each.
+        """
+        q_BHWK, k_BHWK, v_BHWK = self.self_attention.project(x_BWD)
+        k_BHSK, v_BHSK = cache.append(layer, k_BHWK, v_BHWK)
+        attended_BWD = self.self_attention.attend(q_BHWK, k_BHSK, v_BHSK, visible)
         return self._attend_and_feed(x_BWD, attended_BWD, memory, layer)
 
     def _attend_and_feed(self, x_BTD: Tensor, attended_BTD: Tensor, memory: Memory, layer: int) -> Tensor:
         x_BTD = self.after_self_attention(x_BTD, attended_BTD)
-        # Here the W hypotheses of a sentence stand where positions do, so its memory is never copied for each.
         x_BTD = self.after_cross_attention(x_BTD, self.cross_attention(x_BTD, memory, layer))
         x_BTD = self.after_feed_forward(x_BTD, self.feed_forward(x_BTD))
         return x_BTD
@@ -124,11 +125,10 @@ class Transformer(nn.Module):
 
     def embed(self, ids_BT: Tensor, start: int = 0) -> Tensor:
         """Scaled embeddings plus positional encodings, the first id standing at position `start` (3.4 and 3.5)."""
-        end = start + ids_BT.size(1)
-        if end > self.positions_TD.size(0):
-            longer = positional_encoding(2 * end, self.config.d_model)
-            self.positions_TD = longer.to(self.positions_TD)
-        x_BTD = self.embedding(ids_BT) * math.sqrt(self.config.d_model) + self.positions_TD[start:end]
+        end, positions_TD = start + ids_BT.size(1), self.positions_TD
+        if end > positions_TD.size(0):
+            positions_TD = self.positions_TD = positional_encoding(2 * end, self.config.d_model).to(positions_TD)
+        x_BTD = self.embedding(ids_BT) * math.sqrt(self.config.d_model) + positions_TD[start:end]
         out: Tensor = self.embedding_dropout(x_BTD)
         return out
 
@@ -151,17 +151,18 @@ class Transformer(nn.Module):
             x_BTD = layer(x_BTD, memory, index)
         return x_BTD
 
-    def new_cache(self, rows: int) -> Cache:
-        """An empty cache for `rows` hypotheses."""
+    def new_cache(self, sentences: int, width: int) -> Cache:
+        """An empty cache for `width` hypotheses of each sentence."""
         c, weight = self.config, self.embedding.weight
-        return Cache(rows, c.decoder_layers, c.heads, c.d_model // c.heads, weight.device, weight.dtype)
+        return Cache(sentences, width, c.decoder_layers, c.heads, c.d_model // c.heads, weight.device, weight.dtype)
 
     def step(self, ids_BW: Tensor, memory: Memory, cache: Cache) -> Tensor:
         """Run the decoder stack for the next position of W hypotheses a sentence; returns logits_BWV."""
         x_BWD = self.embed(ids_BW.reshape(-1, 1), start=cache.length).view(*ids_BW.shape, -1)
+        visible = cache.visible()
         for index, layer in enumerate(self.decoder):
-            x_BWD = layer.step(x_BWD, memory, index, cache)
-        cache.length += 1
+            x_BWD = layer.step(x_BWD, memory, index, cache, visible)
+        cache.advance()
         return self.logits(x_BWD)
 
     def logits(self, x: Tensor) -> Tensor:

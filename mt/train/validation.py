@@ -59,7 +59,9 @@ def validate(
     """
     sources, references = text
     greedy = decode.model_copy(update={"beam": 1})
-    translations = Translator(model, tokenizer, greedy)(sources)
+    was_training = model.training
+    translations = Translator.of([model.eval()], tokenizer, greedy)(sources)
+    model.train(was_training)
     samples = [
         {"source": source, "reference": reference, "translation": translation}
         for source, reference, translation in zip(sources[:SAMPLES], references, translations, strict=False)

@@ -5,15 +5,8 @@ import sys
 from pathlib import Path
 from typing import BinaryIO
 
-import torch
-
-from mt.checkpoint import average_weights, find_checkpoint, last_checkpoints, load_checkpoint
-from mt.config import DecodeConfig
 from mt.console import Console
-from mt.data.tokenizer import Tokenizer
-from mt.device import choose_device, settle
-from mt.errors import CheckpointError, DataError
-from mt.model.transformer import Transformer
+from mt.errors import DataError
 from mt.translate.translator import Translator
 
 
@@ -24,24 +17,11 @@ def open_translator(
 
     Raises CheckpointError when there is no whole checkpoint.
     """
-    settle()
-    if average is None:
-        checkpoint = load_checkpoint(find_checkpoint(path))
-        weights = checkpoint.weights
-        console.say(f"model: {checkpoint.path}")
-    else:
-        paths = last_checkpoints(path, average)
-        checkpoint, weights = load_checkpoint(paths[-1]), average_weights(paths)
-        console.say(f"model: average of {', '.join(path.name for path in paths)} in {path}")
-    tokenizer = Tokenizer(checkpoint.tokenizer)
-    model = Transformer(checkpoint.config.model, len(tokenizer))
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise CheckpointError(f"{checkpoint.path}: the weights do not fit its config: {error}") from None
     asked = {name: value for name, value in (("beam", beam), ("alpha", alpha)) if value is not None}
-    decode = DecodeConfig.model_validate({**checkpoint.config.decode.model_dump(), **asked})
-    return Translator(model.to(choose_device(device)).eval(), tokenizer, decode)
+    translator = Translator(path, device=device, average=average, decode=asked)
+    mean = f"average of {average} up to " if average else ""
+    console.say(f"model: {mean}{translator.checkpoints[0]}")
+    return translator
 
 
 # Lines translated together: enough to sort into full batches, few enough to hold of a file of any size.

@@ -1,77 +1,270 @@
 """Lines in, lines out: tokenise, sort by length, decode in batches, put back in order."""
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
+from mt.checkpoint import Checkpoint, average_weights, find_checkpoint, last_checkpoints, load_checkpoint
 from mt.config import DecodeConfig
-from mt.data.tokenizer import BOS, EOS, PAD, UNK, Tokenizer
+from mt.data.tokenizer import BOS, EOS, Tokenizer
+from mt.device import choose_device, settle
+from mt.errors import CheckpointError, UsageError
 from mt.model.transformer import Transformer
-from mt.translate.search import Hypothesis, beam_search, greedy_search
+from mt.translate.decoding import Decoding, GreedyDecoding, forced_log_probabilities, pad
+from mt.translate.diverse import diverse_search
+from mt.translate.long_lines import split_line
+from mt.translate.sampling import Sampling, sample_search
+from mt.translate.search import Bounds, Hypothesis, Penalty, beam_search, gnmt_penalty, greedy_search, length_penalty
+
+Advance = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Translation:
+    """One output for a line."""
+
+    text: str
+    score: float  # what hypotheses are ranked by: the log-probability after the length penalty
+    log_probability: float  # natural logarithm, EOS counted
+    note: str = ""  # what was done to a line too long for the model
+
+
+@dataclass(frozen=True)
+class PieceScores:
+    """How likely a model finds a given translation, in all and piece by piece; the last piece is EOS."""
+
+    score: float
+    log_probability: float
+    pieces: list[str]
+    log_probabilities: list[float]
+
+
+@dataclass(frozen=True)
+class _Segment:
+    """What is decoded at once: a line, or a part of a long one."""
+
+    line: int
+    part: int
+    ids: list[int]
+    prefix: list[int]
+    note: str
 
 
 class Translator:
-    """A model with its tokenizer, ready to translate lines of text."""
+    """A trained model, ready to translate; several threads may call it at once.
 
-    def __init__(self, model: Transformer, tokenizer: Tokenizer, decode: DecodeConfig) -> None:
-        self.model = model
-        self.tokenizer = tokenizer
-        self.decode = decode
+        from mt import Translator
+        Translator("runs/multi30k")(["A man sleeps."])
 
-    def __call__(self, lines: Sequence[str], advance: Callable[[int], None] = lambda count: None) -> list[str]:
+    `path` is a run (its averaged checkpoint, else its best, else its newest) or one checkpoint; several form an
+    ensemble. `average`: instead the mean of so many of a run's newest checkpoints. `decode`: keys of the config's
+    decode section that go over the run's, such as {"beam": 8}.
+    Raises CheckpointError when there is no whole checkpoint, UsageError for impossible settings.
+    """
+
+    def __init__(
+        self,
+        *path: str | Path,
+        device: str = "auto",
+        average: int | None = None,
+        decode: Mapping[str, object] | None = None,
+    ) -> None:
+        settle()
+        opened = [_open(Path(one), average) for one in path]
+        if not opened:
+            raise UsageError("Translator needs the path of a run or of a checkpoint")
+        self.checkpoints = [checkpoint.path for checkpoint, _ in opened]
+        self.tokenizer = Tokenizer(opened[0][0].tokenizer)
+        if any(Tokenizer(checkpoint.tokenizer).fingerprint != self.tokenizer.fingerprint for checkpoint, _ in opened):
+            raise CheckpointError("an ensemble needs models of one tokenizer; these have several")
+        self.models = [model.to(choose_device(device)) for _, model in opened]
+        self.decode = decode_settings(opened[0][0].config.decode, decode or {})
+
+    @classmethod
+    def of(cls, models: Sequence[Transformer], tokenizer: Tokenizer, decode: DecodeConfig) -> Self:
+        """A translator of models that are in memory, in evaluation mode already."""
+        self = cls.__new__(cls)
+        self.checkpoints, self.models, self.tokenizer, self.decode = [], list(models), tokenizer, decode
+        return self
+
+    def __call__(self, lines: Sequence[str], advance: Advance = lambda count: None) -> list[str]:
         """One translation for each line; a blank line gives an empty one.
 
         advance: told of the number of lines just done.
         """
-        results = [""] * len(lines)
-        wanted = [index for index, line in enumerate(lines) if line.strip()]
-        advance(len(lines) - len(wanted))
-        sources = self.tokenizer.encode([lines[index] for index in wanted])
-        for rows in decoding_batches([len(source) for source in sources], self.decode.batch_tokens):
-            outputs = self.tokenizer.decode(self._translate_ids([sources[row] for row in rows]))
-            for row, output in zip(rows, outputs, strict=True):
-                # A line break inside a translation would shift every later line.
-                results[wanted[row]] = output.replace("\n", " ")
-            advance(len(rows))
-        return results
+        return [found[0].text for found in self.n_best(lines, advance=advance, scored=False)]
 
-    @torch.inference_mode()
-    def _translate_ids(self, sources: list[list[int]]) -> list[list[int]]:
-        device = self.model.embedding.weight.device
-        was_training = self.model.training
-        self.model.eval()
-        state = _Decoding(self.model, pad([[*source, EOS] for source in sources]).to(device), self.decode.beam)
-        limits_B = torch.tensor([len(source) + self.decode.max_extra + 1 for source in sources], device=device)
-        if self.decode.beam == 1:
-            outputs = greedy_search(state.step, state.select, limits_B, BOS, EOS)
-        else:
-            best: list[list[Hypothesis]] = beam_search(
-                state.step, state.select, limits_B, BOS, EOS, self.decode.beam, self.decode.alpha
+    def n_best(
+        self,
+        lines: Sequence[str],
+        count: int = 1,
+        first: int = 1,
+        prefixes: Sequence[str] = (),
+        advance: Advance = lambda count: None,
+        scored: bool = True,
+    ) -> list[list[Translation]]:
+        """Up to `count` translations of each line with their scores, best first; of a blank line, one empty one.
+
+        first: the number of the first line, from which sampling derives what it draws.
+        prefixes: what the translation of each line has to start with.
+        scored: without scores (they are NaN then), greedy search is quicker.
+        Raises UsageError when the beam is narrower than `count`.
+        """
+        if not self.decode.sample and count > self.decode.beam:
+            raise UsageError(f"{count} translations a line need a beam of at least {count}; it is {self.decode.beam}")
+        is_greedy = self.decode.beam == 1 and not self.decode.sample
+        search = self._greedy if is_greedy and not scored else self._search
+        segments = self._segments(lines, first, prefixes)
+        found: list[list[Translation]] = [[] for _ in segments]
+        advance(len(lines) - len({segment.line for segment in segments}))
+        for rows in decoding_batches([len(segment.ids) for segment in segments], self.decode.batch_tokens):
+            hypotheses = search([segments[row] for row in rows], count)
+            for row, outputs in zip(rows, hypotheses, strict=True):
+                texts = self.tokenizer.decode([output.ids for output in outputs])
+                found[row] = [
+                    Translation(text, output.score, output.log_probability, segments[row].note)
+                    for text, output in zip(texts, outputs, strict=True)
+                ]
+            advance(sum(segments[row].part == 0 for row in rows))
+        results: list[list[Translation]] = [[] for _ in lines]
+        for segment, translations in zip(segments, found, strict=True):
+            index = segment.line - first
+            results[index] = _joined(results[index], translations) if segment.part else translations
+        return [translations or [Translation("", 0.0, 0.0)] for translations in results]
+
+    def score(
+        self, sources: Sequence[str], targets: Sequence[str], advance: Advance = lambda count: None
+    ) -> list[PieceScores]:
+        """How likely each target is as the translation of its source."""
+        source_ids, target_ids = self.tokenizer.encode(list(sources)), self.tokenizer.encode(list(targets))
+        results: list[PieceScores | None] = [None] * len(source_ids)
+        lengths = [max(len(source), len(target)) + 1 for source, target in zip(source_ids, target_ids, strict=True)]
+        for rows in decoding_batches(lengths, self.decode.batch_tokens // 4):  # all logits are kept: less at once
+            found = forced_log_probabilities(
+                self.models, [source_ids[row] for row in rows], [target_ids[row] for row in rows]
             )
-            outputs = [hypotheses[0].ids for hypotheses in best]
-        self.model.train(was_training)
-        return outputs
+            for row, logps in zip(rows, found, strict=True):
+                total = math.fsum(logps)
+                score = total / float(penalty_of(self.decode)(torch.tensor(float(len(logps)))))
+                pieces = [*self.tokenizer.pieces(targets[row]), "</s>"]
+                results[row] = PieceScores(score, total, pieces, logps)
+            advance(len(rows))
+        return [result for result in results if result is not None]
+
+    def _segments(self, lines: Sequence[str], first: int, prefixes: Sequence[str]) -> list[_Segment]:
+        """What is to be decoded: nothing of blank lines, long lines in parts."""
+        wanted = [index for index, line in enumerate(lines) if line.strip()]
+        sources = self.tokenizer.encode([lines[index] for index in wanted])
+        starts = self.tokenizer.encode([prefixes[index] for index in wanted]) if prefixes else [[]] * len(wanted)
+        segments = []
+        for index, ids, prefix in zip(wanted, sources, starts, strict=True):
+            if len(ids) <= self.decode.max_source:
+                parts, note = [ids], ""
+            elif self.decode.long_lines == "cut":
+                parts = [ids[: self.decode.max_source]]
+                note = f"cut after {self.decode.max_source} of {len(ids):,} pieces"
+            else:
+                parts = split_line(lines[index], self.tokenizer, self.decode.max_source)
+                note = f"{len(ids):,} pieces, translated in {len(parts):,} parts"
+            for part, part_ids in enumerate(parts):
+                segments.append(_Segment(first + index, part, part_ids, [] if part else prefix, note))
+        return segments
+
+    def _greedy(self, segments: list[_Segment], count: int) -> list[list[Hypothesis]]:
+        decoding = GreedyDecoding(self.models, self._source(segments), 1)
+        found = greedy_search(decoding, self._bounds(segments), BOS, EOS)
+        return [[Hypothesis(ids, math.nan, math.nan)] for ids in found]
+
+    def _search(self, segments: list[_Segment], count: int) -> list[list[Hypothesis]]:
+        decode, bounds = self.decode, self._bounds(segments)
+        width = count if decode.sample else decode.beam
+        decoding = Decoding(self.models, self._source(segments), width)
+        if decode.sample:
+            seeds = [(decode.seed, segment.line, segment.part) for segment in segments]
+            sampling = Sampling(decode.temperature, decode.top_k, decode.top_p)
+            return sample_search(decoding, bounds, BOS, EOS, sampling, seeds, count)
+        penalty = penalty_of(decode)
+        if decode.groups > 1:
+            return diverse_search(
+                decoding, bounds, BOS, EOS, decode.beam, penalty, count, decode.groups, decode.diversity
+            )
+        return beam_search(decoding, bounds, BOS, EOS, decode.beam, penalty, count)
+
+    def _source(self, segments: list[_Segment]) -> Tensor:
+        return pad([[*segment.ids, EOS] for segment in segments]).to(self._device)
+
+    def _bounds(self, segments: list[_Segment]) -> Bounds:
+        decode = self.decode
+        most = decode.max_length or math.inf
+        # What an output must hold goes before how long it may be.
+        longest = [
+            max(min(len(segment.ids) + decode.max_extra, most), len(segment.prefix), decode.min_length) + 1
+            for segment in segments
+        ]
+        has_prefix = any(segment.prefix for segment in segments)
+        prefix_BP = pad([segment.prefix for segment in segments], -1).to(self._device) if has_prefix else None
+        return Bounds(torch.tensor(longest, dtype=torch.int64, device=self._device), decode.min_length, prefix_BP)
+
+    @property
+    def _device(self) -> torch.device:
+        return self.models[0].embedding.weight.device
 
 
-class _Decoding:
-    """The model in the middle of a search: its memory and its cache, as the two functions a search takes."""
+def _open(path: Path, average: int | None) -> tuple[Checkpoint, Transformer]:
+    """A checkpoint and its model, in evaluation mode."""
+    if average is None:
+        checkpoint = load_checkpoint(find_checkpoint(path))
+        weights = checkpoint.weights
+    else:
+        paths = last_checkpoints(path, average)
+        checkpoint, weights = load_checkpoint(paths[-1]), average_weights(paths)
+    model = Transformer(checkpoint.config.model, len(Tokenizer(checkpoint.tokenizer)))
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise CheckpointError(f"{checkpoint.path}: the weights do not fit its config: {error}") from None
+    return checkpoint, model.eval()
 
-    def __init__(self, model: Transformer, source_BS: Tensor, beam: int) -> None:
-        self.model = model
-        self.memory = model.encode(source_BS)
-        self.cache = model.new_cache(source_BS.size(0) * beam)
-        self.never = torch.tensor([PAD, BOS, UNK], device=source_BS.device)
 
-    def step(self, ids_BW: Tensor) -> Tensor:
-        logp_BWV = self.model.step(ids_BW, self.memory, self.cache).float().log_softmax(dim=-1)
-        return logp_BWV.index_fill_(-1, self.never, float("-inf"))
+def decode_settings(base: DecodeConfig, changes: Mapping[str, object]) -> DecodeConfig:
+    """The settings with some of them changed; raises UsageError naming each that is impossible."""
+    try:
+        return DecodeConfig.model_validate({**base.model_dump(), **changes})
+    except ValidationError as error:
+        problems = [
+            f"{'.'.join(('decode', *map(str, problem['loc'])))}: {problem['msg'].removeprefix('Value error, ')}"
+            for problem in error.errors()
+        ]
+        raise UsageError("\n".join(problems)) from None
 
-    def select(self, sentences: Tensor, rows: Tensor) -> None:
-        if len(sentences) < self.memory.keys[0].size(0):
-            self.memory = self.memory.select(sentences)
-        self.cache.select(rows)
+
+def penalty_of(decode: DecodeConfig) -> Penalty:
+    """The length penalty that the settings name."""
+    if decode.penalty == "none":
+        return gnmt_penalty(0)
+    return gnmt_penalty(decode.alpha) if decode.penalty == "gnmt" else length_penalty(decode.alpha)
+
+
+def _joined(before: list[Translation], after: list[Translation]) -> list[Translation]:
+    """The translations of two parts as those of the whole, rank by rank; where one has fewer, its last goes on."""
+    count = max(len(before), len(after))
+    pairs = [(before[min(rank, len(before) - 1)], after[min(rank, len(after) - 1)]) for rank in range(count)]
+    return [
+        Translation(
+            f"{left.text} {right.text}".strip(),
+            left.score + right.score,
+            left.log_probability + right.log_probability,
+            left.note,
+        )
+        for left, right in pairs
+    ]
 
 
 def decoding_batches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
@@ -86,9 +279,3 @@ def decoding_batches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]
         else:
             batches.append([row])
     return batches
-
-
-def pad(sequences: list[list[int]]) -> Tensor:
-    """Rows of ids as one int64 tensor, padded at the end."""
-    longest = max(len(ids) for ids in sequences)
-    return torch.tensor([ids + [PAD] * (longest - len(ids)) for ids in sequences], dtype=torch.int64)

@@ -1,0 +1,92 @@
+"""The model in the middle of a search: one Transformer, or several that decide together."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from mt.data.tokenizer import BOS, EOS, PAD, UNK
+from mt.model.attention import Memory
+from mt.model.transformer import Transformer
+
+NEVER = (PAD, BOS, UNK)  # pieces that no output contains
+
+
+class Decoding:
+    """What a search steps through: each model's memory of the sources and its cache.
+
+    Several models form an ensemble: the mean of their probabilities counts.
+    """
+
+    def __init__(self, models: Sequence[Transformer], source_BS: Tensor, width: int) -> None:
+        self.models = models
+        self.memories = [_laid_out(model.encode(source_BS)) for model in models]
+        self.caches = [model.new_cache(source_BS.size(0), width) for model in models]
+
+    def step(self, ids_BW: Tensor) -> Tensor:
+        return log_probabilities(self._logits(ids_BW))
+
+    def reorder(self, origin_BW: Tensor) -> None:
+        for cache in self.caches:
+            cache.reorder(origin_BW)
+
+    def keep(self, sentences: Tensor) -> None:
+        if len(sentences):
+            self.memories = [memory.select(sentences) for memory in self.memories]
+            for cache in self.caches:
+                cache.keep(sentences)
+
+    def _logits(self, ids_BW: Tensor) -> list[Tensor]:
+        parts = zip(self.models, self.memories, self.caches, strict=True)
+        return [model.step(ids_BW, memory, cache) for model, memory, cache in parts]
+
+
+class GreedyDecoding(Decoding):
+    """The same where only the order of the pieces counts: one model's logits need no normalising."""
+
+    def step(self, ids_BW: Tensor) -> Tensor:
+        logits = self._logits(ids_BW)
+        return _without_never(logits[0]) if len(logits) == 1 else log_probabilities(logits)
+
+
+def _laid_out(memory: Memory) -> Memory:
+    """The same with each head's keys and values in one run of memory, else every step would copy them so."""
+    keys, values = ([tensor.contiguous() for tensor in side] for side in (memory.keys, memory.values))
+    return replace(memory, keys=tuple(keys), values=tuple(values))
+
+
+def log_probabilities(logits: Sequence[Tensor]) -> Tensor:
+    """The logarithm of the mean of the models' probabilities, in float32; pieces no output contains have none."""
+    logps = [_without_never(model_logits.float()).log_softmax(dim=-1) for model_logits in logits]
+    return logps[0] if len(logps) == 1 else torch.stack(logps).logsumexp(dim=0) - math.log(len(logps))
+
+
+def _without_never(logits: Tensor) -> Tensor:
+    for piece in NEVER:
+        logits[..., piece] = float("-inf")
+    return logits
+
+
+def pad(sequences: Sequence[Sequence[int]], filler: int = PAD) -> Tensor:
+    """Rows of ids as one int64 tensor, filled up at the end."""
+    longest = max(len(ids) for ids in sequences)
+    return torch.tensor([[*ids, *[filler] * (longest - len(ids))] for ids in sequences], dtype=torch.int64)
+
+
+@torch.inference_mode()
+def forced_log_probabilities(
+    models: Sequence[Transformer], sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]
+) -> list[list[float]]:
+    """The log-probability of each piece of given targets, and of the EOS after them, under the models.
+
+    Sources and targets in pieces, without EOS.
+    """
+    device = models[0].embedding.weight.device
+    source_BS = pad([[*source, EOS] for source in sources]).to(device)
+    input_BT = pad([[BOS, *target] for target in targets]).to(device)
+    output_BT = pad([[*target, EOS] for target in targets]).to(device)
+    logp_BTV = log_probabilities([model(source_BS, input_BT) for model in models])
+    logp_BT = logp_BTV.gather(2, output_BT[:, :, None])[:, :, 0].tolist()
+    return [row[: len(target) + 1] for row, target in zip(logp_BT, targets, strict=True)]
