@@ -29,6 +29,12 @@ _STEP = re.compile(r"step-(\d{8})")
 _STOP = re.compile(r"stop-(\d{8})")
 
 
+class WriteError(CheckpointError):
+    """A checkpoint could not be written."""
+
+    exit_status = 1
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """What a checkpoint directory holds, hashes checked."""
@@ -61,7 +67,7 @@ def save_checkpoint(
 ) -> None:
     """Write a checkpoint under a temporary name, verify it, and only then give it its own.
 
-    Raises CheckpointError when it cannot be written; what was there before is then untouched.
+    Raises WriteError when it cannot be written; what was there before is then untouched.
     """
     contents = {
         "model.safetensors": tensor_bytes({name: tensor.contiguous() for name, tensor in weights.items()}),
@@ -88,7 +94,7 @@ def save_checkpoint(
         _sync(path.parent)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
-        raise CheckpointError(
+        raise WriteError(
             f"{path}: checkpoint not written: {error.strerror or error}; earlier ones are intact"
         ) from None
 
@@ -175,10 +181,13 @@ def _named(run: Path, pattern: re.Pattern[str]) -> list[tuple[int, Path]]:
     return [(int(found[1]), folder / name) for name in names if (found := pattern.fullmatch(name))]
 
 
-def prune_checkpoints(run: Path, keep: int, best: int | None) -> None:
-    """Remove all but the newest `keep` scheduled checkpoints and the best one, and what stops left behind."""
-    scheduled = list_checkpoints(run)
-    obsolete = [path for update, path in scheduled[:-keep] if update != best]
+def prune_checkpoints(run: Path, keep: int, best: int | None, keep_every: int = 0) -> None:
+    """Remove all but the newest `keep` scheduled checkpoints and the best one, and what stops left behind.
+
+    keep_every: those at multiples of it stay too; 0 for none.
+    """
+    older = list_checkpoints(run)[:-keep]
+    obsolete = [path for update, path in older if update != best and not (keep_every and update % keep_every == 0)]
     for path in [*obsolete, *(path for _, path in _named(run, _STOP))]:
         # Renamed first: a removal cut short must not leave half a checkpoint under a final name.
         leaving = path.with_name(f".{path.name}.leaving")

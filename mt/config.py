@@ -88,11 +88,15 @@ class DataConfig(Section):
     """Text in, token ids out (section 5.1)."""
 
     dir: Path = Path("data/base")  # where prepared data lie
-    src: str = "en"
-    tgt: str = "de"
-    train: Sources = (Source(dataset="wmt/wmt14", config="de-en", split="train"),)
-    valid: Sources = (Source(dataset="wmt/wmt14", config="de-en", split="validation"),)
-    test: Sources = (Source(dataset="wmt/wmt14", config="de-en", split="test"),)
+    src: str = "en"  # source language: what files, columns and fields of it are called
+    tgt: str = "de"  # target language, likewise
+    train: Sources = (Source(dataset="wmt/wmt14", config="de-en", split="train"),)  # 5.1; one source or a list
+    valid: Sources = (
+        Source(dataset="wmt/wmt14", config="de-en", split="validation"),
+    )  # newstest2013; required beside an own data.train
+    test: Sources = (
+        Source(dataset="wmt/wmt14", config="de-en", split="test"),
+    )  # newstest2014; what mt evaluate scores by default
     vocab_size: int = Field(37_000, ge=16, le=65_536)  # 5.1: "a shared source-target vocabulary of about 37000 tokens"
     tokenizer_sample: int = Field(2_000_000, ge=1)  # sentences the subword model is trained on; bounds memory
     clean: CleanConfig = CleanConfig()
@@ -117,11 +121,11 @@ class DataConfig(Section):
 class ModelConfig(Section):
     """The Transformer (section 3; sizes from table 3)."""
 
-    encoder_layers: int = Field(6, ge=1)  # 3.1
-    decoder_layers: int = Field(6, ge=1)  # 3.1
-    d_model: int = Field(512, ge=2)  # 3.1
-    heads: int = Field(8, ge=1)  # 3.2.2
-    d_ff: int = Field(2048, ge=1)  # 3.3
+    encoder_layers: int = Field(6, ge=1)  # 3.1, N
+    decoder_layers: int = Field(6, ge=1)  # 3.1, N
+    d_model: int = Field(512, ge=2)  # 3.1, width of every sublayer's output
+    heads: int = Field(8, ge=1)  # 3.2.2, h; each has d_k = d_model / h
+    d_ff: int = Field(2048, ge=1)  # 3.3, inner width of the feed-forward network
     dropout: float = Field(0.1, ge=0, lt=1)  # 5.4, residual dropout: sublayer outputs and embedding sums
 
     @model_validator(mode="after")
@@ -138,30 +142,41 @@ class BatchConfig(Section):
 
     tokens: int = Field(25_000, ge=16)  # per update over all processes, on each side, padding counted
     micro_tokens: int = Field(8_192, ge=16)  # per forward pass; sets memory, not what an update sees
+    multiple: int = Field(1, ge=1)  # an update's passes are a multiple of this; 8: the same masks on 1, 2, 4, 8 GPUs
 
 
 class OptimConfig(Section):
     """Adam and its rate (section 5.3)."""
 
-    beta1: float = Field(0.9, ge=0, lt=1)
-    beta2: float = Field(0.98, ge=0, lt=1)
-    eps: float = Field(1e-9, gt=0)
-    warmup: int = Field(4_000, ge=1)  # updates
+    beta1: float = Field(0.9, ge=0, lt=1)  # 5.3
+    beta2: float = Field(0.98, ge=0, lt=1)  # 5.3
+    eps: float = Field(1e-9, gt=0)  # 5.3
+    warmup: int = Field(4_000, ge=1)  # 5.3, updates
     scale: float = Field(1.0, gt=0)  # the paper's rate is multiplied by this
+    clip_norm: float = Field(0.0, ge=0)  # a gradient of larger norm is scaled down to it; 0, as in the paper: never
 
 
 class TrainConfig(Section):
     """The training run (sections 5.2, 5.4 and 6.1)."""
 
     dir: Path = Path("runs/base")  # where the run is kept
-    updates: int = Field(100_000, ge=1)  # 5.2
+    updates: int = Field(100_000, ge=1)  # 5.2; training ends here, or earlier by one of the next three
+    epochs: int = Field(0, ge=0)  # when the data have been seen this often; 0: no such end
+    hours: float = Field(0.0, ge=0)  # after this much training, all its sessions together; 0: no such end
+    patience: int = Field(0, ge=0)  # after this many validations in a row without a new best; 0: no such end
+    best: Literal["bleu", "loss"] = "bleu"  # which figure of the validation decides what is best
     label_smoothing: float = Field(0.1, ge=0, lt=1)  # 5.4
     average: int = Field(5, ge=1)  # 6.1: "averaging the last 5 checkpoints"
+    ema: float = Field(0.0, ge=0, lt=1)  # decay of a moving average of the weights, then saved as the model; 0: none
+    bpe_dropout: float = Field(0.0, ge=0, lt=1)  # chance that a merge of pieces is skipped, in training only; 0: none
     checkpoint_every: int = Field(1_500, ge=1)  # updates; each is validated; about the 10 minutes of section 6.1
     keep: int = Field(5, ge=1)  # newest checkpoints kept, beside the best
+    keep_every: int = Field(0, ge=0)  # updates; checkpoints at its multiples are kept for good; 0: none
     log_every: int = Field(100, ge=1)  # updates
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # of the matrix products; weights stay float32
+    tensorboard: bool = False  # write TensorBoard events beside metrics.jsonl; needs the tensorboard extra
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # auto: cuda, else mps, else cpu
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # of products; weights stay float32
+    recompute: bool = False  # compute activations again in the backward pass: less memory, a third more work
 
     @model_validator(mode="after")
     def _average_is_kept(self) -> Self:
@@ -173,7 +188,7 @@ class TrainConfig(Section):
 class DecodeConfig(Section):
     """Beam search (section 6.1)."""
 
-    beam: int = Field(4, ge=1)
+    beam: int = Field(4, ge=1)  # 6.1, width; 1 is greedy
     penalty: Literal["gnmt", "length", "none"] = "gnmt"  # scores: log-probability / ((5 + |Y|) / 6) ** alpha, or ...
     alpha: float = Field(0.6, ge=0)  # ... / |Y| ** alpha, or the log-probability as it is
     max_extra: int = Field(50, ge=1)  # 6.1: output at most input length + 50

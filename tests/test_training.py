@@ -19,8 +19,10 @@ from mt.data.batches import plan_batches
 from mt.data.prepare import prepare
 from mt.errors import CheckpointError
 from mt.train.batch import lengths_of, load_batch
-from mt.train.loop import DivergedError, accumulate, dropout_seed, start_or_resume, take_update, train
+from mt.train.loop import DivergedError, train
 from mt.train.metrics import MetricsLog, read_metrics
+from mt.train.run import start_or_resume
+from mt.train.update import accumulate, dropout_seed, take_update
 from mt.train.validation import mean_loss
 
 
@@ -112,7 +114,7 @@ def test_an_update_follows_the_gradient_of_the_whole_batch(toy_config: Config, q
     with torch.no_grad():
         logits_NV = run.model(batch.source_BS, batch.input_BT).flatten(0, 1)[batch.positions_N]
     expected = F.cross_entropy(logits_NV, batch.targets_N, label_smoothing=0.1)
-    record = take_update(run, rows, lengths_N2)
+    record = take_update(run, rows)
     torch.testing.assert_close(record["loss"], expected, rtol=1e-5, atol=0)
     assert record["tokens"] == len(batch.targets_N)
 
@@ -135,7 +137,13 @@ def test_each_forward_pass_has_a_dropout_seed_of_its_own() -> None:
 def test_the_run_directory_holds_what_is_documented(toy_config: Config, quiet: Console) -> None:
     train(toy_config, quiet)
     run = toy_config.train.dir
-    assert sorted(path.name for path in run.iterdir()) == ["checkpoints", "config.yaml", "metrics.jsonl"]
+    assert sorted(path.name for path in run.iterdir()) == [
+        ".lock",
+        "checkpoints",
+        "config.yaml",
+        "env.json",
+        "metrics.jsonl",
+    ]
     names = sorted(path.name for path in (run / "checkpoints").iterdir())
     assert names[0] == AVERAGED
     assert {step_name(8), step_name(12)} <= set(names)

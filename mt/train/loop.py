@@ -1,244 +1,250 @@
 """The training run (section 5), from its first update or from wherever it stopped."""
 
+import json
+import math
 import time
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from contextlib import closing, nullcontext
+from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor
-
 from mt.checkpoint import (
     AVERAGED,
-    Checkpoint,
     average_weights,
     last_checkpoints,
     list_checkpoints,
-    load_checkpoint,
     prune_checkpoints,
-    resumable_checkpoints,
     save_checkpoint,
     step_name,
     stop_name,
 )
-from mt.config import Config, differences, dump_config
+from mt.config import Config, dump_config
 from mt.console import Console
-from mt.data.batches import Cursor, Lengths, Rows, batches_from, micro_batches
-from mt.data.corpus import Corpus
+from mt.data.batches import Rows, batches_from
 from mt.data.prepare import Prepared, prepare
-from mt.device import choose_device, choose_precision, settle
-from mt.errors import CheckpointError, MtError
-from mt.model.transformer import Transformer
-from mt.train.batch import lengths_of, load_batch
-from mt.train.loss import smoothed_loss
+from mt.device import choose_device
+from mt.distributed import LostContactError, World, joined
+from mt.errors import MtError
+from mt.train.folder import locked, note_session, write_whole
 from mt.train.metrics import MetricsLog
-from mt.train.optim import learning_rate, load_adam, make_adam, stored_adam
+from mt.train.run import Run, save_run, start_or_resume
 from mt.train.stop import Interrupted, StopRequest
+from mt.train.update import OutOfMemoryError, take_update
 from mt.train.validation import Validation, validate
+
+# A mean loss this much above the lowest so far is worth a warning.
+RISE = 1.2
 
 
 class DivergedError(MtError):
     """The loss or a gradient is no longer a number."""
 
 
-@dataclass
-class Run:
-    """A training run between two updates: all that a checkpoint keeps."""
+class Verdict(IntEnum):
+    """What is to happen after an update; of the processes' verdicts the highest counts."""
 
-    config: Config
-    prepared: Prepared
-    model: Transformer
-    adam: torch.optim.Adam
-    device: torch.device
-    update: int = 0  # updates done
-    cursor: Cursor = field(default_factory=Cursor)  # the next batch
-    best_bleu: float = -1.0
-    best_update: int | None = None
-
-    @property
-    def folder(self) -> Path:
-        return self.config.train.dir
+    GO = 0
+    FINISHED = 1
+    STOP = 2
 
 
-def train(config: Config, console: Console) -> None:
-    """Train until `train.updates`, going on from the newest good checkpoint of the run directory if there is one.
+def train(config: Config, console: Console, init_from: Path | None = None) -> None:
+    """Train until one of the limits of `train`, going on from the newest good checkpoint of the run directory.
 
-    Raises Interrupted after a stop that was asked for, DivergedError when the loss is no longer a number.
+    init_from: a run or checkpoint whose weights a new run begins with.
+    Raises Interrupted after a stop that was asked for, DivergedError when the loss is no longer a number,
+    LostContactError when another process of the run died.
     """
-    prepared = prepare(config, console)
-    run = start_or_resume(config, prepared, console)
-    run.folder.mkdir(parents=True, exist_ok=True)
-    (run.folder / "config.yaml").write_text(dump_config(config), encoding="utf-8")
-    log = MetricsLog(run.folder / "metrics.jsonl", run.update)
-    try:
-        _run_updates(run, log, console)
-        _average_last(run, log, console)
-    finally:
-        log.close()
+    with joined(choose_device(config.train.device)) as world:
+        try:
+            _train(config, world, console if world.is_main else Console(quiet=True), init_from)
+        except MtError as error:
+            if world.is_main:
+                raise
+            if isinstance(error, OutOfMemoryError):
+                raise OutOfMemoryError(f"process {world.rank}: {error}") from None
+            raise SystemExit(error.exit_status) from None  # the main process says it
+
+
+def _train(config: Config, world: World, console: Console, init_from: Path | None) -> None:
+    prepared = _prepare(config, world, console)
+    with locked(config.train.dir) if world.is_main else nullcontext():
+        run = start_or_resume(config, prepared, console, world, init_from)
+        if not world.is_main:
+            _run_updates(run, None, console)
+            return
+        write_whole(run.folder / "config.yaml", dump_config(config))
+        note_session(run, init_from)
+        with closing(MetricsLog(run.folder / "metrics.jsonl", run.update)) as log:
+            _run_updates(run, log, console)
+            _average_last(run, log, console)
     console.say(f"done: {run.update:,} updates; translate with  mt translate --ckpt {run.folder}")
 
 
-def start_or_resume(config: Config, prepared: Prepared, console: Console) -> Run:
-    """A new run, or the state of the newest good checkpoint in its directory."""
-    device = choose_device(config.train.device)
-    settle()
-    torch.manual_seed(config.seed)
-    model = Transformer(config.model, len(prepared.tokenizer)).to(device).train()
-    run = Run(config, prepared, model, make_adam(model, config.optim), device)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    console.say(
-        f"model: {parameters:,} parameters; {len(prepared.train):,} pairs; "
-        f"{device.type}, {choose_precision(config.train.precision, device)}".replace("torch.", "")
-    )
-    checkpoint = _newest_good(run.folder, console)
-    if checkpoint is not None:
-        _resume(run, checkpoint)
-        console.say(f"resuming from {checkpoint.path} at update {run.update:,}")
-    return run
+def _prepare(config: Config, world: World, console: Console) -> Prepared:
+    """Prepare in the main process; the others find it done."""
+    if world.is_main:
+        prepare(config, console)
+    world.wait()
+    return prepare(config, Console(quiet=True))
 
 
-def _newest_good(folder: Path, console: Console) -> Checkpoint | None:
-    for path in (found := resumable_checkpoints(folder)):
+def _run_updates(run: Run, log: MetricsLog | None, console: Console) -> None:
+    """Take updates until a limit is reached or a stop asked for; in the main process, `log` what comes of them."""
+    report = Report(run, log, console)
+    updates = run.config.train.updates
+    with StopRequest() as stop, console.bar("training", updates, run.update) as report.show:
         try:
-            return load_checkpoint(path, resume=True)
-        except CheckpointError as error:
-            console.warn(f"{error}")
-    if found:
-        raise CheckpointError(
-            f"{folder}: none of its {len(found)} checkpoints is whole; name a new train.dir to start again"
-        )
-    return None
+            _take_updates(run, report, stop)
+        except LostContactError as error:
+            report.write()
+            raise _saved_alone(run, error) from None
 
 
-def _resume(run: Run, checkpoint: Checkpoint) -> None:
-    """Put everything back as it was. Raises CheckpointError naming each setting that no longer fits."""
-    old, new = checkpoint.config, run.config
-    fixed = {name: (getattr(old, name), getattr(new, name)) for name in ("model", "batch", "optim")}
-    changed = [f"{name}.{line}" for name, pair in fixed.items() for line in differences(*pair)]
-    for name in ("label_smoothing", "precision"):
-        if (before := getattr(old.train, name)) != (after := getattr(new.train, name)):
-            changed.append(f"train.{name}: {before} -> {after}")
-    if old.seed != new.seed:
-        changed.append(f"seed: {old.seed} -> {new.seed}")
-    if checkpoint.state["data"] != run.prepared.fingerprint:
-        changed.append(f"data: what {new.data.dir} holds is not what the run began with")
-    if changed:
-        raise CheckpointError(
-            f"{checkpoint.path} cannot go on with other settings ({'; '.join(changed)}): "
-            "put them back, or name a new train.dir"
-        )
-    run.model.load_state_dict(checkpoint.weights)
-    load_adam(run.adam, run.model, checkpoint.optimizer)
-    state = checkpoint.state
-    run.update, run.cursor = state["update"], Cursor(**state["cursor"])
-    run.best_bleu, run.best_update = state["best_bleu"], state["best_update"]
+def _take_updates(run: Run, report: "Report", stop: StopRequest) -> None:
+    settings = run.config.train
+    batches = batches_from(run.lengths_N2, run.config.batch.tokens, run.config.seed, run.cursor)
+    clock = time.perf_counter()
+    while True:
+        verdict = Verdict(run.world.highest(_verdict(run, stop)))
+        due = run.update % settings.checkpoint_every == 0 or verdict == Verdict.FINISHED
+        if due or verdict == Verdict.STOP or run.update % settings.log_every == 0:
+            report.write()
+        if due and run.validated < run.update and verdict != Verdict.STOP:
+            _checkpoint(run, report, stop)
+            clock = time.perf_counter()
+            continue  # patience may be at its end now, or a stop asked for
+        if verdict == Verdict.STOP:
+            _save_stopped(run)
+            raise Interrupted(f"stopped at update {run.update:,}; the same command goes on from there")
+        if verdict == Verdict.FINISHED:
+            return
+        rows, next_cursor = next(batches)
+        halvings = run.halvings
+        record = take_update(run, rows)
+        if run.halvings > halvings:
+            _warn_of_memory(run, report.console)
+        run.update, run.cursor = run.update + 1, next_cursor
+        seconds, clock = time.perf_counter() - clock, time.perf_counter()
+        run.seconds += seconds
+        report.add({**record, "seconds": seconds}, rows)
 
 
-# --- Updates ----------------------------------------------------------------------------------------------------
+def _verdict(run: Run, stop: StopRequest) -> Verdict:
+    limits = run.config.train
+    if stop.requested:
+        return Verdict.STOP
+    finished = (
+        run.update >= limits.updates
+        or 0 < limits.epochs <= run.cursor.epoch
+        or 0 < limits.hours * 3600 <= run.seconds
+        or 0 < limits.patience <= run.stale
+    )
+    return Verdict.FINISHED if finished else Verdict.GO
 
 
-def _run_updates(run: Run, log: MetricsLog, console: Console) -> None:
-    config, settings = run.config, run.config.train
-    lengths_N2 = lengths_of(run.prepared.train)
-    batches = batches_from(lengths_N2, config.batch.tokens, config.seed, run.cursor)
-    pending: list[dict[str, Any]] = []
-    start = time.perf_counter()
-    with StopRequest() as stop, console.bar("training", settings.updates, run.update) as show:
-        while run.update < settings.updates:
-            rows, next_cursor = next(batches)
-            record = take_update(run, rows, lengths_N2)
-            run.update, run.cursor = run.update + 1, next_cursor
-            now = time.perf_counter()
-            pending.append({**record, "seconds": now - start})
-            start = now
-            at_checkpoint = run.update % settings.checkpoint_every == 0 or run.update == settings.updates
-            if at_checkpoint or stop.requested or run.update % settings.log_every == 0:
-                _write_out(pending, log, console, show, settings.updates)
-                pending = []
-            if at_checkpoint:
-                _checkpoint(run, log, console)
-                start = time.perf_counter()
-            elif stop.requested:
-                save_run(run, stop_name(run.update))
-            if stop.requested:
-                raise Interrupted(f"stopped at update {run.update:,}; the same command goes on from there")
+def _save_stopped(run: Run) -> None:
+    if run.world.is_main and run.update:
+        save_run(run, stop_name(run.update))
+    run.world.wait()  # whoever leaves first takes the others with it
 
 
-def take_update(run: Run, rows: Rows, lengths_N2: Lengths) -> dict[str, Any]:
-    """One update of the weights from the pairs of `rows`, however they are cut into micro-batches.
-
-    The loss is the mean over all target tokens of the update, so every token weighs the same.
-    Returns the update's record; loss and gradient norm are tensors, not waited for.
-    """
-    config, update = run.config, run.update + 1
-    tokens = int(lengths_N2[rows, 1].sum())
-    pieces = micro_batches(rows, lengths_N2, config.batch.micro_tokens)
-    rate = config.optim.scale * learning_rate(update, config.model.d_model, config.optim.warmup)
-    precision = choose_precision(config.train.precision, run.device)
-    run.adam.zero_grad()
-    loss = torch.zeros((), device=run.device)
-    for index, piece in enumerate(pieces):
-        torch.manual_seed(dropout_seed(config.seed, update, index))
-        loss += accumulate(run.model, run.prepared.train, piece, tokens, config.train.label_smoothing, precision)
-    gradient_norm = torch.nn.utils.get_total_norm([p.grad for p in run.model.parameters() if p.grad is not None])
-    for group in run.adam.param_groups:
-        group["lr"] = rate
-    run.adam.step()
-    padded = sum(int(lengths_N2[piece].max(axis=0).sum()) * len(piece) for piece in pieces)
-    return {
-        "update": update,
-        "epoch": run.cursor.epoch,
-        "loss": loss,
-        "rate": rate,
-        "tokens": tokens,
-        "padding": 1 - int(lengths_N2[rows].sum()) / padded,
-        "gradient_norm": gradient_norm,
-    }
+def _saved_alone(run: Run, error: LostContactError) -> LostContactError:
+    """Save what there is without the others, which an update that was not finished has left as it was."""
+    if not run.world.is_main:
+        return error
+    if run.device.type == "cuda":  # there Adam's step may be queued behind the exchange that never ended
+        return LostContactError(f"{error}; the same command goes on from the newest checkpoint")
+    save_run(run, stop_name(run.update))
+    return LostContactError(f"{error}; saved at update {run.update:,}, the same command goes on from there")
 
 
-def accumulate(
-    model: Transformer, corpus: Corpus, rows: Rows, tokens: int, smoothing: float, precision: torch.dtype
-) -> Tensor:
-    """Add the gradient of these pairs' share of a loss over `tokens` tokens; returns that share."""
-    device = model.embedding.weight.device
-    batch = load_batch(corpus, rows, device)
-    with torch.autocast(device.type, precision, enabled=precision != torch.float32):
-        x_BTD = model.decode(batch.input_BT, model.encode(batch.source_BS))
-    x_ND = x_BTD.flatten(0, 1)[batch.positions_N].to(precision)
-    loss = smoothed_loss(x_ND, model.embedding.weight, batch.targets_N, smoothing) / tokens
-    loss.backward()  # type: ignore[no-untyped-call]
-    return loss.detach()
+def _warn_of_memory(run: Run, console: Console) -> None:
+    smaller = run.config.batch.micro_tokens // 2**run.halvings
+    where = f"process {run.world.rank}: " if run.world.size > 1 else ""
+    console.warn(
+        f"{where}out of memory; going on with micro-batches of {smaller:,} tokens, which changes no update; "
+        f"batch.micro_tokens={smaller} starts so"
+    )
 
 
-def dropout_seed(seed: int, update: int, micro_batch: int) -> int:
-    """The seed of one forward pass: a function of its place in the run, so that there is no state to save."""
-    return int(np.random.SeedSequence([seed, update, micro_batch]).generate_state(1, np.uint64)[0] >> 1)
+# --- Report -----------------------------------------------------------------------------------------------------
 
 
-def _write_out(pending: list[dict[str, Any]], log: MetricsLog, console: Console, show: Any, updates: int) -> None:
-    """Write the updates since the last time, now that their losses must be known anyway.
+class Report:
+    """The updates since the last time, written out when their losses must be known anyway."""
 
-    Raises DivergedError at the first that is not a number.
-    """
-    for record in pending:
-        record["loss"], record["gradient_norm"] = float(record["loss"]), float(record["gradient_norm"])
-        if not np.isfinite([record["loss"], record["gradient_norm"]]).all():
-            raise DivergedError(
-                f"update {record['update']:,}: loss {record['loss']}, gradient norm {record['gradient_norm']}; "
-                "the last checkpoint is intact; try a lower optim.scale or a longer optim.warmup"
+    def __init__(self, run: Run, log: MetricsLog | None, console: Console) -> None:
+        self.run = run
+        self.log = log
+        self.console = console
+        self.show: Callable[[int, str], None] = lambda update, status: None  # of a progress bar
+        self.lowest = math.inf  # mean loss between two times of writing
+        self._pending: list[tuple[dict[str, Any], Rows]] = []
+
+    def add(self, record: dict[str, Any], rows: Rows) -> None:
+        self._pending.append((record, rows))
+
+    def write(self) -> None:
+        """Raises DivergedError at the first update whose loss or gradient is not a number."""
+        if not self._pending:
+            return
+        records = [record for record, _ in self._pending]
+        for record, rows in self._pending:
+            record["loss"], record["gradient_norm"] = float(record["loss"]), float(record["gradient_norm"])
+            if not math.isfinite(record["loss"] + record["gradient_norm"]):
+                raise _diverged(self.run, record, rows)
+            if self.log is not None:
+                self.log.write(record)
+        if self.log is not None:
+            self.log.flush()
+        self._pending = []
+        self._say(records)
+
+    def _say(self, records: list[dict[str, Any]]) -> None:
+        tokens, seconds = sum(record["tokens"] for record in records), sum(record["seconds"] for record in records)
+        loss = sum(record["loss"] * record["tokens"] for record in records) / tokens
+        padding = sum(record["padding"] for record in records) / len(records)
+        last, updates = records[-1], self.run.config.train.updates
+        left = (updates - last["update"]) * seconds / len(records)
+        status = f"loss {loss:.3f}  rate {last['rate']:.2e}  {tokens / seconds:,.0f} tokens/s  padding {padding:.1%}"
+        self.show(last["update"], status)
+        if not self.console.is_terminal:
+            self.console.say(f"update {last['update']:,}/{updates:,}  {status}  {duration(left)} left")
+        if loss > RISE * self.lowest and self.run.world.is_main:
+            self.console.warn(
+                f"update {last['update']:,}: the loss has risen from {self.lowest:.3f} to {loss:.3f}; if it stays, "
+                "try a lower optim.scale, a longer optim.warmup, or optim.clip_norm"
             )
-        log.write(record)
-    log.flush()
-    tokens, seconds = sum(record["tokens"] for record in pending), sum(record["seconds"] for record in pending)
-    loss = sum(record["loss"] * record["tokens"] for record in pending) / tokens
-    padding = sum(record["padding"] for record in pending) / len(pending)
-    last = pending[-1]
-    left = (updates - last["update"]) * seconds / len(pending)
-    status = f"loss {loss:.3f}  rate {last['rate']:.2e}  {tokens / seconds:,.0f} tokens/s  padding {padding:.1%}"
-    show(last["update"], status)
-    if not console.is_terminal:
-        console.say(f"update {last['update']:,}/{updates:,}  {status}  {duration(left)} left")
+        self.lowest = min(self.lowest, loss)
+
+
+def _diverged(run: Run, record: dict[str, Any], rows: Rows) -> DivergedError:
+    """Name the batch, and keep its pairs beside the run for reading."""
+    path = run.folder / "diverged.json"
+    figures = {name: str(record[name]) for name in ("loss", "gradient_norm")}  # JSON has no NaN
+    if run.world.is_main:
+        listing = json.dumps({**record, **figures, "pairs": _pairs(run, rows)}, indent=1, ensure_ascii=False)
+        write_whole(path, f"{listing}\n")
+    shown = ", ".join(str(row + 1) for row in sorted(rows)[:5])
+    return DivergedError(
+        f"update {record['update']:,}: loss {record['loss']}, gradient norm {record['gradient_norm']} on the "
+        f"{len(rows):,} training pairs {shown}{', ...' if len(rows) > 5 else ''} (all in {path});\n"
+        "the last checkpoint is intact; try a lower optim.scale, a longer optim.warmup, or optim.clip_norm"
+    )
+
+
+def _pairs(run: Run, rows: Rows) -> list[dict[str, Any]]:
+    """Training pairs with their numbers, as text."""
+    pairs, tokenizer = run.prepared.train.take(rows), run.prepared.tokenizer
+    sources, targets = (
+        tokenizer.decode([side[row].tolist() for row in range(len(rows))]) for side in (pairs.source, pairs.target)
+    )
+    return [
+        {"pair": int(row) + 1, "source": source, "target": target}
+        for row, source, target in zip(rows, sources, targets, strict=True)
+    ]
 
 
 def duration(seconds: float) -> str:
@@ -253,47 +259,66 @@ def duration(seconds: float) -> str:
 # --- Checkpoints ------------------------------------------------------------------------------------------------
 
 
-def _checkpoint(run: Run, log: MetricsLog, console: Console) -> None:
-    """Validate, remember the best, save, and remove what is no longer needed."""
-    result = _validate(run)
-    if result.bleu > run.best_bleu:
-        run.best_bleu, run.best_update = result.bleu, run.update
-    log.write(result.record(run.update))
-    log.flush()
-    save_run(run, step_name(run.update))
-    prune_checkpoints(run.folder, run.config.train.keep, run.best_update)
-    console.say(f"update {run.update:,}: {result}  (best {run.best_bleu:.2f} at {run.best_update:,})")
+def _checkpoint(run: Run, report: Report, stop: StopRequest) -> None:
+    """Validate, remember the best, save, and remove what is no longer needed: the main process; the others wait.
+
+    Left undone, to be done on resuming, when a stop is asked for meanwhile.
+    """
+    if (log := report.log) is not None:
+        try:
+            result = _validate(run, stop.check)
+        except Interrupted:
+            pass
+        else:
+            _keep_best(run, result)
+            log.write(result.record(run.update))
+            log.flush()
+            save_run(run, step_name(run.update))
+            prune_checkpoints(run.folder, run.config.train.keep, run.best_update, run.config.train.keep_every)
+            report.console.say(
+                f"update {run.update:,}: {result}  (best {run.best_bleu:.2f} BLEU at {run.best_update:,})"
+            )
+    run.set_progress(run.world.told(run.progress()))
 
 
-def _validate(run: Run) -> Validation:
+def _keep_best(run: Run, result: Validation) -> None:
+    by_loss = run.config.train.best == "loss"
+    better = result.loss < run.best_loss if by_loss else result.bleu > run.best_bleu
+    run.stale = 0 if better else run.stale + 1
+    if better:
+        run.best_loss, run.best_bleu, run.best_update = result.loss, result.bleu, run.update
+    run.validated = run.update
+
+
+def _validate(run: Run, check: Callable[[int], None]) -> Validation:
     prepared, config = run.prepared, run.config
     text = prepared.text("valid")
-    return validate(run.model, prepared.valid, text, prepared.tokenizer, config.decode, config.batch.micro_tokens)
-
-
-def save_run(run: Run, name: str) -> None:
-    """Write all that going on needs as checkpoint `name`."""
-    state = {
-        "update": run.update,
-        "cursor": asdict(run.cursor),
-        "best_bleu": run.best_bleu,
-        "best_update": run.best_update,
-        "data": run.prepared.fingerprint,
-    }
-    weights, optimizer = run.model.state_dict(), stored_adam(run.adam, run.model)
-    path = run.folder / "checkpoints" / name
-    save_checkpoint(path, run.config, run.prepared.tokenizer.model_bytes, weights, state, optimizer)
+    with run.averaged():
+        return validate(
+            run.model, prepared.valid, text, prepared.tokenizer, config.decode, config.batch.micro_tokens, check
+        )
 
 
 def _average_last(run: Run, log: MetricsLog, console: Console) -> None:
     """Write the average of the last checkpoints (section 6.1) as one more, without the optimiser."""
     count = min(run.config.train.average, len(list_checkpoints(run.folder)))
-    if count < 2:
-        return
-    run.model.load_state_dict(average_weights(last_checkpoints(run.folder, count)))
-    result = _validate(run)
-    state = {"update": run.update, "averaged": count, "data": run.prepared.fingerprint}
     path = run.folder / "checkpoints" / AVERAGED
+    if count < 2 or _update_of(path) == run.update:
+        return
+    run.ema = []  # what is averaged here has these averages in it already
+    run.model.load_state_dict(average_weights(last_checkpoints(run.folder, count)))
+    result = _validate(run, lambda count: None)
+    state = {"update": run.update, "averaged": count, "data": run.prepared.fingerprint}
     save_checkpoint(path, run.config, run.prepared.tokenizer.model_bytes, run.model.state_dict(), state)
     log.write({**result.record(run.update), "averaged": count})
+    log.flush()
     console.say(f"average of the last {count} checkpoints: {result}")
+
+
+def _update_of(path: Path) -> int | None:
+    """The update a checkpoint belongs to; None when it is not there or damaged."""
+    try:
+        update: int = json.loads((path / "state.json").read_bytes())["update"]
+    except (OSError, ValueError, KeyError):
+        return None
+    return update

@@ -1,10 +1,11 @@
 """metrics.jsonl: one JSON object a line, each update once, however often the run was stopped."""
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from mt.train.folder import write_whole, writing
 
 
 class MetricsLog:
@@ -12,19 +13,21 @@ class MetricsLog:
 
     def __init__(self, path: Path, update: int) -> None:
         kept = [line for line in _lines(path) if _update_of(line) <= update]
-        partial = path.with_suffix(".partial")
-        partial.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
-        os.replace(partial, path)
+        write_whole(path, "".join(line + "\n" for line in kept))
+        self._path = path
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, record: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(record, ensure_ascii=False) + "\n")
+        with writing(self._path):
+            self._file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
     def flush(self) -> None:
-        self._file.flush()
+        with writing(self._path):
+            self._file.flush()
 
     def close(self) -> None:
-        self._file.close()
+        with writing(self._path):
+            self._file.close()
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

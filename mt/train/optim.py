@@ -33,3 +33,13 @@ def load_adam(adam: torch.optim.Adam, model: nn.Module, stored: Mapping[str, Ten
         for key in ("step", "exp_avg", "exp_avg_sq"):
             value = stored[f"{name}.{key}"]
             adam.state[parameter][key] = value.to(parameter.device, copy=True)
+
+
+def blank_adam(model: nn.Module) -> dict[str, Tensor]:
+    """A state for `load_adam` of which only the shapes are right."""
+    moments = {
+        f"{name}.{key}": torch.zeros_like(parameter)
+        for name, parameter in model.named_parameters()
+        for key in ("exp_avg", "exp_avg_sq")
+    }
+    return moments | {f"{name}.step": torch.zeros(()) for name, _ in model.named_parameters()}

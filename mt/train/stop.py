@@ -15,7 +15,10 @@ class Interrupted(MtError):  # noqa: N818 (not an error: it was asked for)
 
 
 class StopRequest:
-    """While active, the first SIGTERM or SIGINT sets `requested`; a second one ends the process at once."""
+    """While active, SIGTERM or Ctrl-C sets `requested`; Ctrl-C after that ends the process at once.
+
+    SIGTERM again does not: schedulers send it to a process and to its parent, which passes it on.
+    """
 
     def __init__(self) -> None:
         self.requested = False
@@ -30,7 +33,12 @@ class StopRequest:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def check(self, *_: object) -> None:
+        """Raise Interrupted when the run was asked to stop; for work that is long and can be left undone."""
         if self.requested:
+            raise Interrupted("asked to stop")
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.requested and number == signal.SIGINT:
             os._exit(130)
         self.requested = True

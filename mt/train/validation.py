@@ -1,6 +1,7 @@
 """How good the model is on the validation set: loss, perplexity and BLEU."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,25 +53,29 @@ def validate(
     tokenizer: Tokenizer,
     decode: DecodeConfig,
     max_tokens: int,
+    check: Callable[[int], None] = lambda count: None,
 ) -> Validation:
     """Loss of the references under the model, and BLEU of its greedy translations against them.
 
+    check: called after each batch, to raise when the rest is not wanted.
     Greedy, because it is several times quicker than the beam and ranks checkpoints alike.
     """
     sources, references = text
     greedy = decode.model_copy(update={"beam": 1})
     was_training = model.training
-    translations = Translator.of([model.eval()], tokenizer, greedy)(sources)
+    translations = Translator.of([model.eval()], tokenizer, greedy)(sources, check)
     model.train(was_training)
     samples = [
         {"source": source, "reference": reference, "translation": translation}
         for source, reference, translation in zip(sources[:SAMPLES], references, translations, strict=False)
     ]
-    return Validation(mean_loss(model, corpus, max_tokens), bleu(translations, references).value, samples)
+    return Validation(mean_loss(model, corpus, max_tokens, check), bleu(translations, references).value, samples)
 
 
 @torch.inference_mode()
-def mean_loss(model: Transformer, corpus: Corpus, max_tokens: int) -> float:
+def mean_loss(
+    model: Transformer, corpus: Corpus, max_tokens: int, check: Callable[[int], None] = lambda count: None
+) -> float:
     """Cross-entropy per target token of a corpus, in nats, without smoothing or dropout."""
     lengths_N2 = lengths_of(corpus)
     was_training, total = model.training, 0.0
@@ -80,5 +85,6 @@ def mean_loss(model: Transformer, corpus: Corpus, max_tokens: int) -> float:
         x_BTD = model.decode(batch.input_BT, model.encode(batch.source_BS))
         logits_NV = model.logits(x_BTD.flatten(0, 1)[batch.positions_N])
         total += float(F.cross_entropy(logits_NV, batch.targets_N, reduction="sum"))
+        check(len(rows))
     model.train(was_training)
     return total / int(lengths_N2[:, 1].sum())

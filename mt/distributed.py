@@ -1,0 +1,183 @@
+"""Several processes as one run: who they are, what they tell each other, and how they are started.
+
+A run that was started without torchrun, or `--gpus`, is a world of one, in which all of this costs nothing.
+"""
+
+import ctypes
+import json
+import logging
+import os
+import signal
+import sys
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from mt.errors import MtError, UsageError
+
+# A process that no longer answers ends the run after this time; one that died ends it at once.
+SILENCE = timedelta(minutes=10)
+# Waiting for the main process is no such silence: it may be validating, or preparing data.
+PATIENCE = timedelta(hours=12)
+CLOSING_SECONDS = 60  # for the others to save and leave after one of them has died
+_PR_SET_PDEATHSIG = 1  # of Linux's prctl
+
+T = TypeVar("T")
+
+
+class LostContactError(MtError):
+    """Another process of the run died or fell silent."""
+
+
+class WorkerError(MtError):
+    """A process of the run ended in a way that it could not report itself."""
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes that train together, seen from one of them. What it asks of the others, all ask in like order."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0  # among the processes of this machine
+    control: Any = None  # the process group for words rather than gradients: on the CPU, and patient
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the process that writes, validates and speaks."""
+        return self.rank == 0
+
+    def share(self, items: Sequence[T]) -> Sequence[T]:
+        """This process's part of what is dealt out like cards."""
+        return items[self.rank :: self.size]
+
+    def sum(self, tensor: Tensor) -> None:
+        """Replace a tensor by its sum over all processes."""
+        if self.size > 1:
+            with _contact():
+                dist.all_reduce(tensor)
+
+    def highest(self, number: int) -> int:
+        """The highest of the numbers that the processes give."""
+        return self._reduced(number, dist.ReduceOp.MAX)
+
+    def total(self, number: int) -> int:
+        """The sum of the numbers that the processes give."""
+        return self._reduced(number, dist.ReduceOp.SUM)
+
+    def _reduced(self, number: int, operation: Any) -> int:
+        if self.size == 1:
+            return number
+        message = torch.tensor([number])
+        with _contact():
+            dist.all_reduce(message, operation, group=self.control)
+        return int(message)
+
+    def told(self, value: T) -> T:
+        """The main process's value, which must be what JSON can say."""
+        if self.size == 1:
+            return value
+        data = json.dumps(value).encode() if self.is_main else b""
+        message = torch.zeros(self.highest(len(data)), dtype=torch.uint8)
+        if self.is_main:
+            message.copy_(torch.frombuffer(bytearray(data), dtype=torch.uint8))
+        with _contact():
+            dist.broadcast(message, src=0, group=self.control)
+        answer: T = json.loads(message.numpy().tobytes())
+        return answer
+
+    def copy_from_main(self, tensors: Sequence[Tensor]) -> None:
+        """Fill each tensor with the main process's values."""
+        if self.size > 1:
+            with _contact():
+                for tensor in tensors:
+                    dist.broadcast(tensor, src=0)
+
+    def wait(self) -> None:
+        """Return when all processes have come here."""
+        self.highest(0)
+
+
+@contextmanager
+def _contact() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        reason = str(error).strip().split("\n")[0]
+        raise LostContactError(f"another process of the run is gone or silent ({reason[:200]})") from None
+
+
+@contextmanager
+def joined(device: torch.device) -> Iterator[World]:
+    """The world that torchrun's environment variables describe, NCCL between GPUs and gloo between CPUs."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield World()
+        return
+    rank, local_rank = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", "0"))
+    _end_with_parent()
+    if device.type == "cuda":
+        torch.cuda.set_device(local_rank)
+    with _contact():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=SILENCE)
+        control = dist.new_group(backend="gloo", timeout=PATIENCE)
+    yield World(rank, size, local_rank, control)
+    dist.destroy_process_group()  # only after a good end: with a lost process it would wait
+
+
+def _end_with_parent() -> None:
+    """Be told to stop when whoever started this process dies, so that no orphan goes on training."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
+
+
+def launch(processes: int, arguments: Sequence[str], device: str) -> None:
+    """Run `mt ARGUMENTS` as that many processes of one world on this machine; returns when all have ended well.
+
+    Raises WorkerError naming a process that died, SystemExit with the status of one that has said what was wrong.
+    """
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    if "RANK" in os.environ:
+        raise UsageError("--gpus starts processes itself: leave it out under torchrun")
+    gpus = torch.cuda.device_count() if device in ("auto", "cuda") else 0
+    if gpus and processes > gpus:
+        raise UsageError(f"--gpus {processes}, but this machine has {gpus}")
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, _cores() // processes)))
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(CLOSING_SECONDS))
+    logging.disable(logging.ERROR)  # the launcher's own; what it knows is said below
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=processes,
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+    )
+    try:
+        elastic_launch(config, sys.executable)("-m", "mt", *arguments)
+    except ChildFailedError as failed:
+        # Those that only lost contact may have been noticed first.
+        rank, failure = min(failed.failures.items(), key=lambda item: (item[1].exitcode > 0, item[1].timestamp))
+        if failure.exitcode > 0:
+            raise SystemExit(failure.exitcode) from None
+        raise WorkerError(
+            f"process {rank} of {processes} was ended by {signal.Signals(-failure.exitcode).name}; "
+            "the same command goes on from what is saved"
+        ) from None
+    except SignalException:
+        raise SystemExit(130) from None
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

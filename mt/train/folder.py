@@ -1,0 +1,131 @@
+"""The run directory: one trainer at a time, nothing half-written, and a note of where each session ran."""
+
+import fcntl
+import json
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mt.errors import MtError, UsageError
+from mt.train.run import Run
+
+
+class RunFolderError(MtError):
+    """The run directory cannot be written."""
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Be the only trainer of a run directory, and clear away what a killed one left half-written.
+
+    The system lets go of the lock should this process be killed. Raises UsageError when another one has it.
+    """
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = open(folder / ".lock", "a+")  # noqa: SIM115 (closed below)
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise UsageError(
+                f"{folder}: another run is training here ({lock.read().strip()}); wait, or name another train.dir"
+            ) from None
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {platform.node()}\n")
+        lock.flush()
+        for leftover in (folder / "checkpoints").glob(".*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        yield
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Say in a sentence that writing failed."""
+    try:
+        yield
+    except OSError as error:
+        raise RunFolderError(
+            f"{error.filename or folder}: cannot be written: {error.strerror or error}; checkpoints are intact, "
+            "the same command goes on from the newest"
+        ) from None
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file under another name and give it its own when complete."""
+    partial = path.with_name(f".{path.name}.partial")
+    with writing(path):
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+
+
+def note_session(run: Run, init_from: Path | None) -> None:
+    """Add this session to env.json: versions, commit, command, hardware, data."""
+    path = run.folder / "env.json"
+    try:
+        sessions = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        sessions = []
+    sessions.append(_session(run, init_from))
+    write_whole(path, json.dumps(sessions, indent=1, ensure_ascii=False) + "\n")
+
+
+def _session(run: Run, init_from: Path | None) -> dict[str, Any]:
+    return {
+        "update": run.update,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "command": shlex.join(sys.argv),
+        "init_from": None if init_from is None else str(init_from),
+        "commit": _commit(),
+        "data": run.prepared.fingerprint,
+        "processes": run.world.size,
+        "device": _device_name(run.device),
+        "precision": str(run.precision).removeprefix("torch."),
+        "machine": f"{platform.node()}, {platform.platform()}, {os.cpu_count()} cores",
+        "threads": torch.get_num_threads(),
+        "versions": {"python": platform.python_version(), **_versions()},
+    }
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def _versions() -> dict[str, str]:
+    versions = {"torch": torch.__version__, "cuda": torch.version.cuda or ""}
+    for name in ("mt", "numpy", "sentencepiece", "safetensors", "sacrebleu"):
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:  # run from a copy that was never installed
+            versions[name] = ""
+    return versions
+
+
+def _commit() -> str:
+    """The commit of the code, with a + when it was changed since; empty when that is not known."""
+    command = [
+        "git",
+        "-C",
+        str(Path(__file__).parent),
+        "describe",
+        "--always",
+        "--abbrev=40",
+        "--dirty=+",
+        "--exclude=*",
+    ]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return found.stdout.strip()

@@ -1,0 +1,67 @@
+"""Processes for tests: forked, so that torch is imported once; each really trains, and can really be killed."""
+
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from mt.errors import MtError
+
+
+def fork(work: Callable[[], None], errors: Path | None = None, **environment: str) -> int:
+    """Start `work` in a process of its own; returns its id. What it says on stderr goes to `errors`."""
+    child = os.fork()
+    if child:
+        return child
+    status = 1
+    try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        os.dup2(os.open(errors or os.devnull, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), 2)
+        os.environ.update(environment)
+        work()
+        status = 0
+    except MtError as error:
+        os.write(2, f"mt: {error}\n".encode())
+        status = error.exit_status
+    except SystemExit as left:
+        status = int(left.code or 0)
+    except BaseException as error:
+        os.write(2, repr(error).encode())
+    finally:
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def fork_world(size: int, work: Callable[[], None], errors: Path | None = None) -> list[int]:
+    """Start `work` in the processes of one world; returns their ids by rank."""
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "WORLD_SIZE": str(size)}
+    ranks = [str(rank) for rank in range(size)]
+    return [fork(work, errors, **address, RANK=rank, LOCAL_RANK=rank) for rank in ranks]
+
+
+def statuses(children: list[int], seconds: float = 300) -> list[int]:
+    """Wait for processes to end; exit statuses, negative for the signal that ended one."""
+    deadline = time.monotonic() + seconds
+    found: dict[int, int] = {}
+    while len(found) < len(children):
+        for child in set(children) - set(found):
+            ended, status = os.waitpid(child, os.WNOHANG)
+            if ended:
+                found[child] = os.waitstatus_to_exitcode(status)
+        if time.monotonic() > deadline:
+            for child in set(children) - set(found):
+                os.kill(child, signal.SIGKILL)
+                os.waitpid(child, 0)
+            raise AssertionError(f"{len(children) - len(found)} processes did not end within {seconds} s")
+        time.sleep(0.005)
+    return [found[child] for child in children]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
