@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from worlds import fork, fork_world, statuses
+from worlds import fork, fork_world, statuses, with_settings
 
 from mt.checkpoint import load_checkpoint, resumable_checkpoints
 from mt.config import Config
@@ -22,11 +22,6 @@ from mt.train.metrics import read_metrics
 
 # Sums of gradients in another order differ in the last bits of float32, which twelve updates may add up.
 TOLERANCE = 2e-5
-
-
-def with_settings(config: Config, **sections: dict[str, Any]) -> Config:
-    changed = {name: getattr(config, name).model_copy(update=values) for name, values in sections.items()}
-    return config.model_copy(update=changed)
 
 
 def updates(run: Path) -> list[dict[str, Any]]:

@@ -6,11 +6,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from torch.nn import functional as F
+from worlds import with_settings
 
 from mt.checkpoint import AVERAGED, load_checkpoint, resumable_checkpoints, step_name
 from mt.config import Config, load_config
@@ -24,11 +24,6 @@ from mt.train.metrics import MetricsLog, read_metrics
 from mt.train.run import start_or_resume
 from mt.train.update import accumulate, dropout_seed, take_update
 from mt.train.validation import mean_loss
-
-
-def with_settings(config: Config, **sections: dict[str, Any]) -> Config:
-    changed = {name: getattr(config, name).model_copy(update=values) for name, values in sections.items()}
-    return config.model_copy(update=changed)
 
 
 def losses(run: Path) -> list[tuple[int, float, float]]:

@@ -1,4 +1,7 @@
-"""Processes for tests: forked, so that torch is imported once; each really trains, and can really be killed."""
+"""Configurations and processes for tests of training.
+
+Processes are forked, so that torch is imported once; each really trains, and can really be killed.
+"""
 
 import os
 import signal
@@ -7,8 +10,15 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from mt.config import Config
 from mt.errors import MtError
+
+
+def with_settings(config: Config, **sections: dict[str, Any]) -> Config:
+    changed = {name: getattr(config, name).model_copy(update=values) for name, values in sections.items()}
+    return config.model_copy(update=changed)
 
 
 def fork(work: Callable[[], None], errors: Path | None = None, **environment: str) -> int:

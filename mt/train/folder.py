@@ -26,11 +26,13 @@ class RunFolderError(MtError):
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, leave: bool = True) -> Iterator[None]:
     """Be the only trainer of a run directory, and clear away what a killed one left half-written.
 
+    leave: whether what it wrote stays; else a directory that was not there before is removed again.
     The system lets go of the lock should this process be killed. Raises UsageError when another one has it.
     """
+    new = not folder.exists()
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         lock = open(folder / ".lock", "a+")  # noqa: SIM115 (closed below)
@@ -47,7 +49,11 @@ def locked(folder: Path) -> Iterator[None]:
         lock.flush()
         for leftover in (folder / "checkpoints").glob(".*"):
             shutil.rmtree(leftover, ignore_errors=True)
-        yield
+        try:
+            yield
+        finally:
+            if new and not leave:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from mt.checkpoint import (
     stop_name,
 )
 from mt.config import Config, dump_config
-from mt.console import Console
+from mt.console import Console, print_result
 from mt.data.batches import Rows, batches_from
 from mt.data.prepare import Prepared, prepare
 from mt.device import choose_device
@@ -28,6 +28,7 @@ from mt.distributed import LostContactError, World, joined
 from mt.errors import MtError
 from mt.train.folder import locked, note_session, write_whole
 from mt.train.metrics import MetricsLog
+from mt.train.rehearsal import duration, rehearse
 from mt.train.run import Run, save_run, start_or_resume
 from mt.train.stop import Interrupted, StopRequest
 from mt.train.update import OutOfMemoryError, take_update
@@ -49,16 +50,17 @@ class Verdict(IntEnum):
     STOP = 2
 
 
-def train(config: Config, console: Console, init_from: Path | None = None) -> None:
+def train(config: Config, console: Console, init_from: Path | None = None, dry_run: bool = False) -> None:
     """Train until one of the limits of `train`, going on from the newest good checkpoint of the run directory.
 
     init_from: a run or checkpoint whose weights a new run begins with.
+    dry_run: only rehearse, print the plan, and leave the run directory as it was.
     Raises Interrupted after a stop that was asked for, DivergedError when the loss is no longer a number,
     LostContactError when another process of the run died.
     """
     with joined(choose_device(config.train.device)) as world:
         try:
-            _train(config, world, console if world.is_main else Console(quiet=True), init_from)
+            _train(config, world, console if world.is_main else Console(quiet=True), init_from, dry_run)
         except MtError as error:
             if world.is_main:
                 raise
@@ -67,10 +69,18 @@ def train(config: Config, console: Console, init_from: Path | None = None) -> No
             raise SystemExit(error.exit_status) from None  # the main process says it
 
 
-def _train(config: Config, world: World, console: Console, init_from: Path | None) -> None:
+def _train(config: Config, world: World, console: Console, init_from: Path | None, dry_run: bool) -> None:
     prepared = _prepare(config, world, console)
-    with locked(config.train.dir) if world.is_main else nullcontext():
+    with locked(config.train.dir, leave=not dry_run) if world.is_main else nullcontext():
         run = start_or_resume(config, prepared, console, world, init_from)
+        if dry_run or not _is_finished(run):
+            plan = rehearse(run, console)
+            if run.halvings:
+                _warn_of_memory(run, console)
+            if dry_run:
+                if world.is_main:
+                    print_result(str(plan))
+                return
         if not world.is_main:
             _run_updates(run, None, console)
             return
@@ -132,16 +142,19 @@ def _take_updates(run: Run, report: "Report", stop: StopRequest) -> None:
 
 
 def _verdict(run: Run, stop: StopRequest) -> Verdict:
-    limits = run.config.train
     if stop.requested:
         return Verdict.STOP
-    finished = (
+    return Verdict.FINISHED if _is_finished(run) else Verdict.GO
+
+
+def _is_finished(run: Run) -> bool:
+    limits = run.config.train
+    return (
         run.update >= limits.updates
         or 0 < limits.epochs <= run.cursor.epoch
         or 0 < limits.hours * 3600 <= run.seconds
         or 0 < limits.patience <= run.stale
     )
-    return Verdict.FINISHED if finished else Verdict.GO
 
 
 def _save_stopped(run: Run) -> None:
@@ -245,15 +258,6 @@ def _pairs(run: Run, rows: Rows) -> list[dict[str, Any]]:
         {"pair": int(row) + 1, "source": source, "target": target}
         for row, source, target in zip(rows, sources, targets, strict=True)
     ]
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them: 1 h 05 min, 3 min 20 s, 12 s."""
-    whole = round(seconds)
-    hours, minutes = whole // 3600, whole // 60 % 60
-    if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {whole % 60:02d} s" if minutes else f"{whole} s"
 
 
 # --- Checkpoints ------------------------------------------------------------------------------------------------

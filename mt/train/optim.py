@@ -23,7 +23,7 @@ def stored_adam(adam: torch.optim.Adam, model: nn.Module) -> dict[str, Tensor]:
     return {
         f"{name}.{key}": value
         for name, parameter in model.named_parameters()
-        for key, value in adam.state[parameter].items()
+        for key, value in adam.state.get(parameter, {}).items()  # looking it up would make an empty state
     }
 
 

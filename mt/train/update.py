@@ -37,7 +37,7 @@ def take_update(run: Run, rows: Rows) -> dict[str, Any]:
     pieces = cut(run, rows)
     run.adam.zero_grad()
     loss = accumulate_own(run, run.world.share(pieces), tokens)
-    _sum_over_world(run, loss)
+    sum_over_world(run, loss)
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     gradient_norm = torch.nn.utils.get_total_norm(gradients)
     if config.optim.clip_norm:
@@ -131,7 +131,7 @@ def dropout_seed(seed: int, update: int, micro_batch: int) -> int:
     return int(np.random.SeedSequence([seed, update, micro_batch]).generate_state(1, np.uint64)[0] >> 1)
 
 
-def _sum_over_world(run: Run, loss: Tensor) -> None:
+def sum_over_world(run: Run, loss: Tensor) -> None:
     """Replace each gradient, and the loss, by its sum over all processes.
 
     One all-reduce of everything at once, rather than DistributedDataParallel: that would hide part of the exchange
