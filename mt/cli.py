@@ -65,15 +65,36 @@ def prepare(
 
 
 @app.command()
-def train(config: ConfigFile, overrides: Overrides = None, quiet: Quiet = False) -> None:
-    """Train a model, preparing its data if needed; goes on where an earlier run stopped."""
+def train(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    processes: Annotated[
+        int,
+        typer.Option("--gpus", "--processes", metavar="N", help="Train on N GPUs; without any, in N processes.", min=1),
+    ] = 1,
+    init_from: Annotated[
+        Path | None, typer.Option(metavar="RUN|CHECKPOINT", help="Begin a new run with these weights.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Rehearse, print the plan, train nothing.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a model; a run that was stopped goes on.
+
+    Prepares the data first if that is not done.
+    """
     from mt.config import load_config
     from mt.console import Console
 
     settings = load_config(config, overrides or [])  # before torch: a wrong key is said at once
+    if processes > 1:
+        from mt.distributed import launch
+
+        flags = [flag for flag, given in (("--dry-run", dry_run), ("--quiet", quiet)) if given]
+        origin = [] if init_from is None else ["--init-from", str(init_from)]
+        return launch(processes, ["train", str(config), *(overrides or []), *origin, *flags], settings.train.device)
     from mt.train.loop import train as train_model
 
-    train_model(settings, Console(quiet))
+    return train_model(settings, Console(quiet), init_from, dry_run)
 
 
 @app.command()
