@@ -33,9 +33,11 @@ class Console:
         if not self.is_terminal:
             yield lambda completed, status: None
             return
-        with _progress(self._rich) as progress:
-            task = progress.add_task(description, total=total, completed=completed, rate="")
-            yield lambda completed, status: progress.update(task, completed=completed, rate=status)
+        # Narrow enough for a terminal of 80 columns.
+        columns = (BarColumn(10), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
+        with Progress(*columns, console=self._rich) as progress:
+            task = progress.add_task(description, total=total, completed=completed)
+            yield lambda completed, status: progress.update(task, completed=completed, description=status)
 
     @contextmanager
     def track(self, description: str, total: int | None = None, unit: str = "lines") -> Iterator[Advance]:
