@@ -140,13 +140,14 @@ def birth(rng: Random) -> Pair:
 def some_price(rng: Random, kind: nouns.Kind) -> tuple[str, str]:
     """Draw a price that a thing of this kind may have, mostly in figures."""
     if kind is nouns.VEHICLES:
-        return price(100 * 50 * (4 + below(rng, 400)))
+        return price(100 * 500 * (1 + below(rng, 40)))
+    cents = pick(rng, (20, 50, 80, 90))
     if kind in nouns.FOODS:
-        return price(100 * (1 + below(rng, 9)) + 10 * (1 + below(rng, 9)))
+        return price(100 * (1 + below(rng, 9)) + cents)
     if happens(rng, 0.25):
         euros = 2 + below(rng, 98)
         return f"{english_number(euros)} euros", f"{german_number(euros)} Euro"
-    return price(100 * (1 + below(rng, 99)) + 10 * (1 + below(rng, 9)))
+    return price(100 * (1 + below(rng, 99)) + cents)
 
 
 def cost(rng: Random) -> Pair:

@@ -113,6 +113,21 @@ def places(adjectives: str, *rows: tuple[str, str, str, str, str]) -> tuple[Plac
     return tuple(Place(noun(english, german), described, *prepositions) for english, german, *prepositions in rows)
 
 
+# What is new about a thing does not contradict what was already said.
+OPPOSITES = {
+    "big": ("small",),
+    "boring": ("funny", "interesting"),
+    "cheap": ("expensive",),
+    "expensive": ("cheap",),
+    "funny": ("boring",),
+    "interesting": ("boring",),
+    "long": ("short",),
+    "new": ("old",),
+    "old": ("new", "young"),
+    "short": ("long",),
+    "small": ("big",),
+    "young": ("old",),
+}
 # Adverbs before an adjective; those of degree do not go with a colour.
 DEGREES = {"": "", "not": "nicht", "quite": "ziemlich", "too": "zu", "very": "sehr"}
 COLOURS = ("black", "blue", "green", "red", "white")

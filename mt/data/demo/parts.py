@@ -205,7 +205,7 @@ def thing(rng: Random, kinds: Sequence[Kind], negative: bool = False, definite: 
     """Draw a person, animal or thing with determiner and perhaps adjective; in a negative clause "a" becomes "kein"."""
     kind = pick(rng, kinds)
     noun = pick(rng, kind.nouns)
-    adjective = pick(rng, kind.adjectives) if happens(rng, 0.4) else None
+    adjective = pick(rng, kind.adjectives) if happens(rng, 0.33) else None
     if definite or not kind.indefinite or happens(rng, 0.55):
         determiner = pick(rng, kind.definite)
     elif negative:
@@ -261,7 +261,7 @@ def doing(rng: Random, subject: NounPhrase, negative: bool) -> Predicate:
         return giving(rng, subject, negative)
     if draw < 0.88:
         return staying(rng)
-    if draw < 0.97:
+    if draw < 0.95:
         return going(rng)
     return putting(rng)
 
@@ -383,7 +383,9 @@ def condition(rng: Random, subject: NounPhrase, tense: Tense, favourable: bool) 
 def described(rng: Random, kind: nouns.Kind) -> tuple[NounPhrase, str, str]:
     """Draw a person or thing and an adjective that says something new about it."""
     subject = thing(rng, (kind,), definite=True)
-    adjective = pick(rng, [adjective for adjective in kind.adjectives if adjective.english not in subject.subject])
+    said = set(subject.subject.split())
+    fitting = [new for new in kind.adjectives if not said & {new.english, *nouns.OPPOSITES.get(new.english, ())}]
+    adjective = pick(rng, fitting)
     degrees = tuple(nouns.DEGREES.items())
     english, german = pick(rng, degrees[:2] if adjective.english in nouns.COLOURS else degrees)
     return subject, words(english, adjective.english), words(german, adjective.german)

@@ -71,7 +71,7 @@ PATTERNS: tuple[tuple[Callable[[Random], Pair], int], ...] = (
     (introduction, 2),
     (there_is, 2),
     (question, 6),
-    (question_with_question_word, 5),
+    (question_with_question_word, 6),
     (reason, 4),
     (hypothesis, 3),
     (report, 3),
