@@ -148,11 +148,23 @@ def evaluate(
     alpha: Alpha = None,
     average: Average = None,
     device: Device = "auto",
+    paper_bleu: Annotated[
+        bool, typer.Option("--paper-bleu", help="Also the paper's tokenised, compound-split BLEU.")
+    ] = False,
+    multi30k_bleu: Annotated[
+        bool, typer.Option("--multi30k-bleu", help="Also lower-cased tokenised BLEU, as in papers on Multi30k.")
+    ] = False,
+    analysis: Annotated[
+        bool, typer.Option("--analysis", help="Also BLEU by sentence length, and what goes wrong in which lines.")
+    ] = False,
+    all_checkpoints: Annotated[
+        bool, typer.Option("--all-checkpoints", help="BLEU of every checkpoint of one run, by update.")
+    ] = False,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     quiet: Quiet = False,
 ) -> None:
     """Translate a test set and score it with sacreBLEU, or score files of translations."""
-    from mt.console import Console
+    from mt.console import Console, print_result
     from mt.evaluate.command import evaluate as run_evaluation
     from mt.evaluate.request import Request
 
@@ -169,9 +181,29 @@ def evaluate(
         alpha=alpha,
         average=average,
         device=device,
+        paper_bleu=paper_bleu,
+        multi30k_bleu=multi30k_bleu,
+        analysis=analysis,
+        all_checkpoints=all_checkpoints,
     )
-    evaluation = run_evaluation(request, Console(quiet))
-    sys.stdout.write((evaluation.as_json() if json_output else evaluation.as_text()) + "\n")
+    console = Console(quiet)
+    if request.all_checkpoints:
+        from mt.evaluate.curve import bleu_curve
+
+        print_result(bleu_curve(request, console).shown(json_output))
+    else:
+        print_result(run_evaluation(request, console).shown(json_output))
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, while it trains or later.")],
+) -> None:
+    """Write RUN/report.html, a page to look at: curves, scores, samples, settings, data."""
+    from mt.console import print_result
+    from mt.evaluate.report import write_report
+
+    print_result(str(write_report(run)))
 
 
 def main() -> None:

@@ -12,9 +12,6 @@ from pathlib import Path
 import pytest
 
 from mt.cli import main
-from mt.config import Config
-from mt.console import Console
-from mt.train.loop import train
 
 REFERENCE = ["Der Hund bellt laut im Hof.", "Die Katze schläft auf dem Sofa.", "Es regnet heute sehr stark."]
 SECOND = ["Laut bellt der Hund im Hof.", "Auf dem Sofa schläft die Katze.", "Heute regnet es heftig."]
@@ -99,10 +96,9 @@ def files(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def run(toy_config: Config, quiet: Console) -> Path:
-    """A run trained for a second on the toy text."""
-    train(toy_config, quiet)
-    return toy_config.train.dir
+def run(toy_run: Path, tmp_path: Path) -> Path:
+    """A run that has half learnt the toy language, for each test its own copy."""
+    return shutil.copytree(toy_run, tmp_path / "run")
 
 
 # --- Files of translations ---------------------------------------------------------------------------------------
@@ -165,18 +161,63 @@ def test_scoring_a_file_does_not_load_torch(files: Path) -> None:
     assert subprocess.run([sys.executable, "-c", program], capture_output=True).returncode == 0
 
 
+# --- Comparison and analysis -------------------------------------------------------------------------------------
+
+
+def test_systems_are_compared_with_the_first_as_by_the_sacrebleu_command(files: Path, evaluate: Evaluate) -> None:
+    found = evaluate("--hyp", files / "bad", "--hyp", files / "good", "--ref", files / "ref")
+    assert [result["system"] for result in found["results"]] == [str(files / "bad"), str(files / "good")]
+    command = [sys.executable, "-m", "sacrebleu", str(files / "ref"), "-i", str(files / "bad"), str(files / "good")]
+    for option, key in (("--paired-bs", "p_bootstrap"), ("--paired-ar", "p_randomization")):
+        printed = subprocess.run([*command, option, "-f", "text"], check=True, capture_output=True, text=True).stdout
+        (theirs,) = [line.split("(p = ")[1][:6] for line in printed.split("\n") if "(p = " in line]
+        baseline, other = found["comparisons"][0]["systems"]
+        assert baseline[key] is None
+        assert f"{other[key]:.4f}" == theirs
+
+
+def test_sentences_that_differ_most_stand_with_source_and_reference(files: Path, mt: Mt) -> None:
+    done = mt(
+        "evaluate", "--hyp", files / "bad", "--hyp", files / "good", "--ref", files / "ref", "--src", files / "src"
+    )
+    lines = [" ".join(line.split()) for line in done.stdout.split("\n")]
+    start = lines.index(f"{files / 'good'} gains most over {files / 'bad'} (chrF2 of the sentence)")
+    assert lines[start + 2 : start + 5] == ["line 1", f"source {ENGLISH[0]}", f"reference {REFERENCE[0]}"]
+    assert "nowhere" in lines
+    assert "baseline" in done.stdout
+
+
+def test_tokenised_scores_come_on_request_and_are_called_not_comparable(files: Path, evaluate: Evaluate) -> None:
+    pytest.importorskip("sacremoses")
+    pair = ("--hyp", files / "good", "--ref", files / "ref")
+    plain, both = values(evaluate(*pair)), values(evaluate(*pair, "--paper-bleu", "--multi30k-bleu"))
+    assert list(both) == [*plain, "paper BLEU (not comparable)", "Multi30k BLEU (not comparable)"]
+    french = evaluate(*pair, "--paper-bleu", "--langs", "en-fr")
+    assert "tok:moses-fr-atat" in french["results"][0]["scores"][-1]["signature"]
+
+
+def test_an_analysis_comes_on_request(files: Path, evaluate: Evaluate, mt: Mt) -> None:
+    request = ("--hyp", files / "bad", "--ref", files / "ref", "--src", files / "src")
+    assert evaluate(*request)["results"][0]["analysis"] is None
+    analysis = evaluate(*request, "--analysis")["results"][0]["analysis"]
+    assert analysis["empty"] == [2]
+    assert analysis["buckets"][0]["words"] == "0-10"
+    assert "empty                   1  33.3%  line 2" in mt("evaluate", *request, "--analysis").stdout
+
+
 # --- A trained model ---------------------------------------------------------------------------------------------
 
 
 def test_a_run_is_scored_on_the_test_set_of_its_config(
-    run: Path, toy_text: Path, tmp_path: Path, evaluate: Evaluate
+    run: Path, toy_run: Path, toy_text: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "translations"
     found = read_json(mt_process("evaluate", "--ckpt", run, "--output", output, "--json"))
-    assert found["testset"] == f"{toy_text / 'test'} en-de, 10 sentences, from {tmp_path / 'data'}"
+    assert found["testset"] == f"{toy_text / 'test'} en-de, 10 sentences, from {toy_run.parent / 'data'}"
     assert found["results"][0]["system"] == f"{run} (averaged, beam 4, alpha 0.6)"
     theirs = sacrebleu(output, [toy_text / "test.de"])
     assert {name: round(values(found)[name], 12) for name in theirs} == theirs
+    assert 0 < values(found)["BLEU"] < 100
 
 
 def test_translations_kept_are_those_of_mt_translate(
@@ -204,7 +245,7 @@ def test_scores_of_a_run_are_recorded_once_in_the_run(run: Path, toy_text: Path,
 def test_scores_of_a_single_checkpoint_or_a_file_are_recorded_nowhere(
     run: Path, toy_text: Path, files: Path, evaluate: Evaluate
 ) -> None:
-    evaluate("--ckpt", run / "checkpoints" / "step-00000012")
+    evaluate("--ckpt", run / "checkpoints" / "step-00000120")
     evaluate("--hyp", files / "good", "--ref", files / "ref")
     assert not list(files.rglob("scores.json"))
 
@@ -229,7 +270,7 @@ def test_translations_are_made_once_for_the_same_model_text_and_decoding(run: Pa
 def test_translations_of_another_model_under_the_same_name_are_not_reused(run: Path, mt: Mt) -> None:
     assert mt("evaluate", "--ckpt", run).returncode == 0
     shutil.rmtree(run / "checkpoints" / "averaged")
-    shutil.copytree(run / "checkpoints" / "step-00000008", run / "checkpoints" / "averaged")
+    shutil.copytree(run / "checkpoints" / "step-00000060", run / "checkpoints" / "averaged")
     state = run / "checkpoints" / "averaged"
     done = mt("evaluate", "--ckpt", state)
     assert done.returncode == 0
@@ -246,8 +287,65 @@ def test_a_run_that_cannot_be_written_to_is_scored_all_the_same(run: Path, mt: M
 
 def test_the_newest_checkpoints_can_be_averaged_for_scoring(run: Path, evaluate: Evaluate) -> None:
     averaged = evaluate("--ckpt", run, "--average", 2)  # the same two as in the run's own average
-    assert averaged["results"][0]["system"] == (f"{run} (average of step-00000008 to step-00000012, beam 4, alpha 0.6)")
+    assert averaged["results"][0]["system"] == (f"{run} (average of step-00000060 to step-00000120, beam 4, alpha 0.6)")
     assert values(averaged) == values(evaluate("--ckpt", run))
+
+
+def test_models_are_compared_with_each_other_and_with_files(run: Path, toy_text: Path, evaluate: Evaluate) -> None:
+    early, late = (run / "checkpoints" / f"step-00000{update}" for update in ("060", "120"))
+    found = evaluate("--ckpt", early, "--ckpt", late, "--hyp", toy_text / "test.de")
+    assert [result["system"] for result in found["results"]] == [
+        str(toy_text / "test.de"),
+        f"{early} (beam 4, alpha 0.6)",
+        f"{late} (beam 4, alpha 0.6)",
+    ]
+    assert [contrast["system"] for contrast in found["contrasts"]] == [
+        f"{path} (beam 4, alpha 0.6)" for path in (early, late)
+    ]
+    assert all(difference["source"] for contrast in found["contrasts"] for difference in contrast["losses"])
+
+
+# --- All checkpoints of a run ------------------------------------------------------------------------------------
+
+
+def test_a_curve_has_the_score_of_every_checkpoint(run: Path, evaluate: Evaluate) -> None:
+    curve = evaluate("--ckpt", run, "--all-checkpoints", "--beam", 1)
+    assert curve["points"][-1]["checkpoint"] == "averaged"
+    for point in curve["points"]:
+        alone = evaluate("--ckpt", run / "checkpoints" / point["checkpoint"], "--beam", 1)
+        assert values(alone)["BLEU"] == point["bleu"]
+
+
+def test_a_curve_marks_the_best_by_validation_and_the_averaged(run: Path, evaluate: Evaluate) -> None:
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    bleu = {one["update"]: one["valid_bleu"] for one in records if "valid_bleu" in one and "averaged" not in one}
+    best = max(bleu, key=bleu.__getitem__)
+    marks = {point["checkpoint"]: point["mark"] for point in evaluate("--ckpt", run, "--all-checkpoints")["points"]}
+    assert marks.pop("averaged") == "averaged"
+    assert {name for name, mark in marks.items() if mark} == {f"step-{best:08d}"}
+
+
+def test_a_second_curve_translates_nothing_and_is_recorded_once(run: Path, mt: Mt) -> None:
+    first, again = (mt("evaluate", "--ckpt", run, "--all-checkpoints") for _ in range(2))
+    count = len(list((run / "checkpoints").iterdir()))
+    assert first.stdout == again.stdout
+    assert [done.stderr.count("translations made before") for done in (first, again)] == [0, count]
+    assert first.stdout.count("█") > 0
+    (curve,) = json.loads((run / "curves.json").read_text(encoding="utf-8"))
+    assert len(curve["points"]) == count
+
+
+# --- The report --------------------------------------------------------------------------------------------------
+
+
+def test_a_report_shows_what_evaluation_found(run: Path, mt: Mt) -> None:
+    mt("evaluate", "--ckpt", run)
+    mt("evaluate", "--ckpt", run, "--all-checkpoints")
+    done = mt("report", run)
+    assert done.stdout == f"{run / 'report.html'}\n"
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert "averaged, beam 4, alpha 0.6" in page
+    assert "Test BLEU" in page
 
 
 # --- Mistakes ----------------------------------------------------------------------------------------------------
@@ -270,6 +368,9 @@ MISTAKES = {
     "a beam without a model": (["--hyp", "good", "--ref", "ref", "--beam", "3"], "--beam is about translating"),
     "the same file twice": (["--hyp", "good", "--hyp", "./good", "--ref", "ref"], "good is given twice"),
     "output of nothing": (["--hyp", "good", "--ref", "ref", "--output", "o"], "--output keeps the translations of"),
+    "a curve of a file": (["--hyp", "good", "--ref", "ref", "--all-checkpoints"], "--all-checkpoints is about one run"),
+    "a curve with an analysis": (["--ckpt", "r", "--all-checkpoints", "--analysis"], "does not go with --analysis"),
+    "a curve of nothing": (["--ckpt", ".", "--all-checkpoints"], ".: not a run with checkpoints"),
     "an absent run": (["--ckpt", "absent"], "absent: no such run or checkpoint"),
     "a folder that is no run": (["--ckpt", "."], ".: holds no checkpoint"),
     "a source without a reference": (["--ckpt", "absent", "--src", "src"], "--ref is missing"),
@@ -286,6 +387,11 @@ def test_a_mistake_ends_in_one_sentence_and_status_2(
     (files / "latin1").write_bytes("Käse\n".encode("latin-1"))
     monkeypatch.chdir(files)
     assert_refused(mt("evaluate", *arguments), sentence)
+
+
+def test_a_report_of_something_else_is_refused(files: Path, mt: Mt) -> None:
+    assert_refused(mt("report", files), f"{files}: not a run directory")
+    assert_refused(mt("report", files / "absent"), "absent: not a run directory")
 
 
 def assert_refused(done: Done, sentence: str) -> None:
@@ -308,15 +414,21 @@ def test_mistakes_about_a_model_end_in_one_sentence_too(run: Path, files: Path, 
         assert_refused(mt("evaluate", "--ckpt", run, *arguments, "--quiet"), sentence)
 
 
-def test_a_run_whose_prepared_data_are_gone_says_how_to_name_a_test_set(run: Path, tmp_path: Path, mt: Mt) -> None:
-    shutil.rmtree(tmp_path / "data")
+def test_a_run_whose_prepared_data_are_gone_says_how_to_name_a_test_set(run: Path, mt: Mt) -> None:
+    change_config(run, "/data\n", "/gone\n")
     assert_refused(mt("evaluate", "--ckpt", run), "name a test set: --testset, or --src and --ref")
 
 
-def test_prepared_data_with_another_test_set_are_not_taken_for_the_runs(run: Path, tmp_path: Path, mt: Mt) -> None:
-    manifest = tmp_path / "data" / "manifest.json"
-    manifest.write_text(manifest.read_text(encoding="utf-8").replace('/test"', '/other"'), encoding="utf-8")
+def test_prepared_data_with_another_test_set_are_not_taken_for_the_runs(run: Path, mt: Mt) -> None:
+    change_config(run, "/test\n", "/other\n")
     assert_refused(mt("evaluate", "--ckpt", run), "was prepared with another data.test")
+
+
+def change_config(run: Path, old: str, new: str) -> None:
+    config = run / "checkpoints" / "averaged" / "config.yaml"
+    text = config.read_text(encoding="utf-8")
+    assert text.count(old) == 1
+    config.write_text(text.replace(old, new), encoding="utf-8")
 
 
 def test_a_damaged_checkpoint_is_named(run: Path, mt: Mt) -> None:

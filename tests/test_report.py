@@ -91,6 +91,10 @@ def run(tmp_path: Path) -> Path:
     write_json_lines(folder / "metrics.jsonl", records)
     found = scores([line for line, _ in SENTENCES] * 5, [line for _, line in SENTENCES] * 5, confidence=20)
     (folder / "scores.json").write_text(json.dumps(score_dicts(found, EVIL, "average of 5, beam 4")))
+    points = [{"checkpoint": EVIL, "update": update, "bleu": update / 12, "mark": ""} for update in (100, 300, 500)]
+    points[1]["mark"] = "best"
+    curve = {"testset": EVIL, "decoding": "beam 4", "points": [*points, {**points[2], "bleu": 41, "mark": "averaged"}]}
+    (folder / "curves.json").write_text(json.dumps([curve]))
     (folder / "env.json").write_text(
         json.dumps({"torch": "2.13.0", "git": {"commit": "abc123"}, EVIL: [EVIL, 1, None]})
     )
@@ -153,6 +157,7 @@ def test_the_page_shows_all_parts_of_a_run(run: Path) -> None:
         assert heading in text
     assert "500 of 600 updates" in text
     assert "average of 5: 41.50" in text
+    assert "best by validation: 25.00 ○ average: 41.00" in text
     assert "Zwei Hunde laufen durch den Schnee." in text
     assert "case:mixed|eff:no|tok:13a|smooth:exp|version:" in text
     assert "model.d_model512256" in text
@@ -161,7 +166,7 @@ def test_the_page_shows_all_parts_of_a_run(run: Path) -> None:
     assert "duplicate201" in text
     assert "too long" not in text
     assert "git.commitabc123" in text
-    assert report(run).count("<svg") == 8
+    assert report(run).count("<svg") == 9
 
 
 def test_hostile_text_stays_text(run: Path) -> None:
@@ -194,7 +199,9 @@ def test_the_same_run_gives_the_same_page(run: Path) -> None:
 # --- What is missing or damaged ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["config.yaml", "metrics.jsonl", "scores.json", "env.json", "../../data"])
+@pytest.mark.parametrize(
+    "name", ["config.yaml", "metrics.jsonl", "scores.json", "curves.json", "env.json", "../../data"]
+)
 @pytest.mark.parametrize("damage", ["missing", "damaged", "another shape"])
 def test_a_missing_or_damaged_piece_leaves_the_rest(run: Path, name: str, damage: str) -> None:
     path = run / name
@@ -207,7 +214,8 @@ def test_a_missing_or_damaged_piece_leaves_the_rest(run: Path, name: str, damage
     page = Page(report(run))
     assert ("Environment" in page.text) == (name != "env.json")
     assert ("Scores" in page.text) == (name != "scores.json")
-    assert ("Curves" in page.text) == (name != "metrics.jsonl")
+    assert ("Validation perplexity" in page.text) == (name != "metrics.jsonl")
+    assert ("Test BLEU" in page.text) == (name != "curves.json")
     assert ("Settings" in page.text) == (name != "config.yaml")
 
 

@@ -4,13 +4,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mt.console import Console
 from mt.errors import DataError, UsageError
 from mt.evaluate.analysis import Analysis, analyse
 from mt.evaluate.bleu import Score, check_lengths, exact_matches, multi30k_bleu, paper_bleu, scores
 from mt.evaluate.files import read_lines, write_whole
+from mt.evaluate.records import add_records
 from mt.evaluate.request import Request, read_testset
 from mt.evaluate.significance import Comparison, Difference, compare, largest_differences
 from mt.evaluate.tables import analysis_table, comparison_table, difference_table, score_dicts, score_table
@@ -62,12 +63,10 @@ class Evaluation:
     comparisons: list[Comparison]
     contrasts: list[Contrast]
 
-    def as_json(self) -> str:
-        """One object for programs."""
-        return json.dumps(asdict(self), ensure_ascii=False, indent=1)
-
-    def as_text(self) -> str:
-        """Tables for people."""
+    def shown(self, as_json: bool) -> str:
+        """Tables for people, or one JSON object for programs."""
+        if as_json:
+            return json.dumps(asdict(self), ensure_ascii=False, indent=1)
         parts = [f"{self.testset}{f', {self.references} references' if self.references > 1 else ''}"]
         parts += [_result_text(result, self.sentences) for result in self.results]
         if self.comparisons:
@@ -95,7 +94,8 @@ def evaluate(request: Request, console: Console) -> Evaluation:
     results = [_result(system, testset, request) for system in systems]
     for system, result in zip(systems, results, strict=True):
         if system.run is not None:
-            _record(system.run, score_dicts(result.scores, testset.title, system.name), console)
+            found = score_dicts(result.scores, testset.title, system.name)
+            add_records(system.run / "scores.json", found, ("testset", "system", "name"), console)
     several = len(systems) > 1
     return Evaluation(
         testset=testset.title,
@@ -190,30 +190,3 @@ def _contrast(first: System, system: System, testset: TestSet) -> Contrast:
     sources = testset.sources or None
     gains, losses = largest_differences(first.translations, system.translations, *testset.references, sources=sources)
     return Contrast(system.name, gains, losses)
-
-
-def _record(run: Path, found: Sequence[dict[str, Any]], console: Console) -> None:
-    """Add scores to those in the run's scores.json, in place of earlier ones of the same system and test set."""
-    path = run / "scores.json"
-    new = {_belonging(score) for score in found}
-    try:
-        kept = [score for score in _recorded(path) if _belonging(score) not in new]
-        write_whole(path, json.dumps([*kept, *found], ensure_ascii=False, indent=1) + "\n")
-    except DataError as error:
-        console.warn(f"{error}; mt report will not show these scores")
-
-
-def _belonging(score: dict[str, Any]) -> tuple[Any, ...]:
-    return tuple(score.get(key) for key in ("testset", "system", "name"))
-
-
-def _recorded(path: Path) -> list[dict[str, Any]]:
-    try:
-        recorded = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return []
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from None
-    if not isinstance(recorded, list) or not all(isinstance(score, dict) for score in recorded):
-        raise DataError(f"{path}: not a list of scores")
-    return recorded

@@ -17,7 +17,7 @@ from mt.device import choose_device
 from mt.errors import CheckpointError, DataError
 from mt.evaluate.files import write_whole
 from mt.evaluate.testsets import TestSet
-from mt.translate.job import open_translator
+from mt.translate.translator import Translator, decode_settings
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,20 @@ class Model:
         return folder.parent if folder.name == "checkpoints" else None
 
     @property
+    def decoding(self) -> str:
+        """Such as: beam 4, alpha 0.6; settings that differ from the usual follow."""
+        decode, usual = self.decode, DecodeConfig()
+        beam = f"beam {decode.beam}, alpha {decode.alpha:g}" if decode.beam > 1 else "greedy"
+        named = ("beam", "alpha", "batch_tokens")
+        others = [f"{key} {value}" for key, value in decode if key not in named and value != getattr(usual, key)]
+        return ", ".join([beam, *others])
+
+    @property
     def name(self) -> str:
         """Such as: runs/base (averaged, beam 4, alpha 0.6)."""
-        how = f"beam {self.decode.beam}, alpha {self.decode.alpha:g}" if self.decode.beam > 1 else "greedy"
-        if len(self.checkpoints) > 1:
-            return f"{self.path} (average of {self.checkpoints[0].name} to {self.checkpoints[-1].name}, {how})"
-        (checkpoint,) = self.checkpoints
-        return f"{self.path} ({how})" if checkpoint == self.path else f"{self.path} ({checkpoint.name}, {how})"
+        names = [checkpoint.name for checkpoint in self.checkpoints if checkpoint != self.path]
+        weights = [f"average of {names[0]} to {names[-1]}"] if len(names) > 1 else names
+        return f"{self.path} ({', '.join([*weights, self.decoding])})"
 
 
 def find_model(path: Path, beam: int | None = None, alpha: float | None = None, average: int | None = None) -> Model:
@@ -57,7 +64,7 @@ def find_model(path: Path, beam: int | None = None, alpha: float | None = None, 
         raise CheckpointError(f"{checkpoints[-1]}: its config.yaml cannot be read; use another checkpoint") from None
     config = parse_config(text, str(checkpoints[-1] / "config.yaml"))
     asked = {name: value for name, value in (("beam", beam), ("alpha", alpha)) if value is not None}
-    return Model(path, checkpoints, config, config.decode.model_copy(update=asked))
+    return Model(path, checkpoints, config, decode_settings(config.decode, asked))
 
 
 def own_testset(model: Model) -> TestSet:
@@ -88,7 +95,8 @@ def translate(model: Model, sources: Sequence[str], device: str, console: Consol
         return translations
     single = len(model.checkpoints) == 1
     path, average = (model.checkpoints[0], None) if single else (model.path, len(model.checkpoints))
-    translator = open_translator(path, device, model.decode.beam, model.decode.alpha, average, console)
+    translator = Translator(path, device=device, average=average, decode=model.decode.model_dump())
+    console.say(f"model: {model.name}")
     with console.track("translating", total=len(sources)) as advance:
         translations = translator(sources, advance)
     if kept is not None:

@@ -35,6 +35,7 @@ class _Run:
     validations: list[Record]
     averages: list[Record]  # validations of averaged checkpoints
     scores: list[Record]
+    curves: list[Record]  # BLEU of the checkpoints on a test set
     manifest: Record
     lengths: list[tuple[str, list[Point]]]  # of each language: share of sentences by length in pieces
     environment: Record
@@ -92,6 +93,7 @@ def _read(folder: Path) -> _Run:
         validations=_going_forward(record for record in validations if not record.get("averaged")),
         averages=[record for record in validations if record.get("averaged")][-1:],
         scores=list(_flat_scores(_read_json(folder / "scores.json"))),
+        curves=_records(_read_json(folder / "curves.json")),
         manifest=manifest if isinstance(manifest, dict) else {},
         lengths=_read_lengths(config) if config else [],
         environment=environment if isinstance(environment, dict) else {},
@@ -136,6 +138,10 @@ def _parse_json(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         return None
+
+
+def _records(found: Any) -> list[Record]:
+    return [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []
 
 
 def _flat_scores(found: Any) -> Iterator[Record]:
@@ -209,6 +215,7 @@ def _curves(run: _Run) -> str:
         figure("Loss", "nats per target token, smoothed labels in training", _loss_chart(run)),
         figure("Validation perplexity", "log scale", _perplexity_chart(run)),
         figure("Validation BLEU", _bleu_note(run), _bleu_chart(run)),
+        *(_test_figure(curve) for curve in run.curves),
         figure("Learning rate", "", line_chart("learning rate", [Curve(_thinned(run, "rate"))], _scientific, run.last)),
         figure("Speed", "target tokens per second, padding not counted", _speed_chart(run)),
         figure("Gradient norm", "", _gradient_chart(run)),
@@ -235,6 +242,23 @@ def _bleu_chart(run: _Run) -> str:
     marks = [mark for mark in (_best(run), *averages) if mark is not None]
     curve = Curve(_points(run.validations, "valid_bleu"), dots=True)
     return line_chart("BLEU", [curve], lambda value: f"{value:.1f}", run.last, marks)
+
+
+def _test_figure(curve: Record) -> str:
+    """BLEU of the checkpoints on a test set, as `mt evaluate --all-checkpoints` found it."""
+    points = [point for point in _records(curve.get("points")) if _number(point, "update") is not None]
+    scheduled = _points([point for point in points if point.get("mark") != "averaged"], "bleu")
+    kinds = {"best": ("best by validation", "best", "●"), "averaged": ("average", "ring", "○")}
+    marks, notes = [], [escape(f"{curve.get('testset', '')}; {curve.get('decoding', '')}")]
+    for point in points:
+        value, mark = _number(point, "bleu"), str(point.get("mark"))
+        if value is not None and mark in kinds:
+            text, kind, sign = kinds[mark]
+            marks.append(Mark(point["update"], value, text, kind))
+            notes.append(_key(sign, f"{text}: {value:.2f}"))
+    last = max((point["update"] for point in points), default=0)
+    chart = line_chart("test BLEU", [Curve(scheduled, dots=True)], lambda value: f"{value:.1f}", last, marks)
+    return figure("Test BLEU", " ".join(notes), chart)
 
 
 def _bleu_note(run: _Run) -> str:

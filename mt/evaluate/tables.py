@@ -9,6 +9,7 @@ from mt.evaluate.bleu import Score
 from mt.evaluate.significance import Comparison, Difference, SystemResult
 
 _LINES_SHOWN = 8  # line numbers named for each fault
+_BAR = 40  # characters of the longest bar
 
 
 def score_table(scores: Sequence[Score]) -> str:
@@ -23,6 +24,14 @@ def score_table(scores: Sequence[Score]) -> str:
 def score_dicts(scores: Sequence[Score], testset: str, system: str) -> list[dict[str, Any]]:
     """What `scores.json` in a run directory holds: each score with the test set and the system it belongs to."""
     return [{"testset": testset, "system": system, **asdict(score)} for score in scores]
+
+
+def curve_table(rows: Sequence[tuple[int, float, str]]) -> str:
+    """BLEU by update, each with its mark and a bar from zero."""
+    longest = max(value for _, value, _ in rows) or 1
+    head = [["update", "BLEU", "", ""]]
+    lines = [[f"{update:,}", f"{value:.2f}", "█" * round(_BAR * value / longest), mark] for update, value, mark in rows]
+    return _columns(head + lines, ">><<")
 
 
 def comparison_table(comparisons: Sequence[Comparison]) -> str:

@@ -1,0 +1,94 @@
+"""`mt evaluate --all-checkpoints`: BLEU of every checkpoint of a run, by update."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mt.checkpoint import AVERAGED, list_checkpoints
+from mt.console import Console
+from mt.errors import CheckpointError
+from mt.evaluate.bleu import bleu
+from mt.evaluate.command import find_testset
+from mt.evaluate.models import Model, find_model, translate
+from mt.evaluate.records import add_records
+from mt.evaluate.request import Request
+from mt.evaluate.tables import curve_table
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """BLEU of one checkpoint; `mark` is best, by the validation set, or averaged."""
+
+    checkpoint: str
+    update: int
+    bleu: float
+    mark: str = ""
+
+
+@dataclass(frozen=True)
+class BleuCurve:
+    """BLEU of a run's checkpoints on one test set, oldest first."""
+
+    run: str
+    testset: str
+    decoding: str
+    signature: str
+    points: list[CurvePoint]
+
+    def shown(self, as_json: bool) -> str:
+        """A table for people, or one JSON object for programs."""
+        if as_json:
+            return json.dumps(asdict(self), ensure_ascii=False, indent=1)
+        head = f"{self.run} ({self.decoding}) on {self.testset}"
+        rows = [(point.update, point.bleu, point.mark) for point in self.points]
+        return f"{head}\n\n{curve_table(rows)}\n\nBLEU: {self.signature}"
+
+
+def bleu_curve(request: Request, console: Console) -> BleuCurve:
+    """Score all checkpoints of a run; translations that were made before are not made again.
+
+    The curve goes into the run's curves.json as well, one for each test set and way of decoding.
+    Raises CheckpointError when there is no run or no checkpoint.
+    """
+    (run,) = request.checkpoints
+    models = [find_model(path, request.beam, request.alpha) for path in _checkpoints(run)]
+    testset = find_testset(request, models)
+    states = [_state(model) for model in models]
+    best = _best_update(states)
+    points = []
+    signature = ""
+    for model, state in zip(models, states, strict=True):
+        score = bleu(translate(model, testset.sources, request.device, console), *testset.references)
+        signature = score.signature
+        mark = "averaged" if "averaged" in state else "best" if state["update"] == best else ""
+        points.append(CurvePoint(model.checkpoints[0].name, state["update"], score.value, mark))
+    curve = BleuCurve(str(run), testset.title, models[0].decoding, signature, points)
+    add_records(run / "curves.json", [asdict(curve)], ("testset", "decoding"), console)
+    return curve
+
+
+def _checkpoints(run: Path) -> list[Path]:
+    """The scheduled checkpoints of a run, oldest first, and the averaged one."""
+    found = [path for _, path in list_checkpoints(run)]
+    averaged = run / "checkpoints" / AVERAGED
+    if not found:
+        raise CheckpointError(f"{run}: not a run with checkpoints; --all-checkpoints needs one")
+    return [*found, *([averaged] if averaged.is_dir() else [])]
+
+
+def _state(model: Model) -> dict[str, Any]:
+    path = model.checkpoints[0] / "state.json"
+    try:
+        state: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: cannot be read: {error}; use another checkpoint") from None
+    return state
+
+
+def _best_update(states: Iterable[dict[str, Any]]) -> int | None:
+    """The update whose validation was the best, as the newest checkpoint knows it."""
+    scheduled = [state for state in states if "averaged" not in state]
+    best: int | None = max(scheduled, key=lambda state: state["update"])["best_update"]
+    return best
