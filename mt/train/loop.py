@@ -86,10 +86,14 @@ def _train(config: Config, world: World, console: Console, init_from: Path | Non
             return
         write_whole(run.folder / "config.yaml", dump_config(config))
         note_session(run, init_from)
-        with closing(MetricsLog(run.folder / "metrics.jsonl", run.update)) as log:
+        with closing(_open_log(run)) as log:
             _run_updates(run, log, console)
             _average_last(run, log, console)
     console.say(f"done: {run.update:,} updates; translate with  mt translate --ckpt {run.folder}")
+
+
+def _open_log(run: Run) -> MetricsLog:
+    return MetricsLog(run.folder / "metrics.jsonl", run.update, run.config.train.tensorboard)
 
 
 def _prepare(config: Config, world: World, console: Console) -> Prepared:
@@ -222,7 +226,8 @@ class Report:
         last, updates = records[-1], self.run.config.train.updates
         left = (updates - last["update"]) * seconds / len(records)
         status = f"loss {loss:.3f}  rate {last['rate']:.2e}  {tokens / seconds:,.0f} tokens/s  padding {padding:.1%}"
-        self.show(last["update"], status)
+        speed = f"{tokens / seconds:,.0f} tok/s"
+        self.show(last["update"], f"loss {loss:.3f} rate {last['rate']:.1e} {speed} pad {padding:.1%}")
         if not self.console.is_terminal:
             self.console.say(f"update {last['update']:,}/{updates:,}  {status}  {duration(left)} left")
         if loss > RISE * self.lowest and self.run.world.is_main:

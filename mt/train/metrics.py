@@ -5,13 +5,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mt.errors import UsageError
 from mt.train.folder import write_whole, writing
+
+# What TensorBoard draws, by update.
+TRAINING = {"loss", "rate", "gradient_norm", "padding", "tokens", "seconds"}
+FIGURES = TRAINING | {"valid_loss", "valid_perplexity", "valid_bleu"}
 
 
 class MetricsLog:
-    """The record of a run, cut back on opening to the update the run goes on from."""
+    """The record of a run, cut back on opening to the update the run goes on from.
 
-    def __init__(self, path: Path, update: int) -> None:
+    tensorboard: also write events into the folder `tensorboard` beside it.
+    """
+
+    def __init__(self, path: Path, update: int, tensorboard: bool = False) -> None:
+        self._events = _event_writer(path.parent / "tensorboard", update) if tensorboard else None
         kept = [line for line in _lines(path) if _update_of(line) <= update]
         write_whole(path, "".join(line + "\n" for line in kept))
         self._path = path
@@ -20,14 +29,30 @@ class MetricsLog:
     def write(self, record: Mapping[str, Any]) -> None:
         with writing(self._path):
             self._file.write(json.dumps(record, ensure_ascii=False) + "\n")
+        if self._events is not None and "averaged" not in record:
+            for name in record.keys() & FIGURES:
+                self._events.add_scalar(name, record[name], record["update"])
 
     def flush(self) -> None:
         with writing(self._path):
             self._file.flush()
+        if self._events is not None:
+            self._events.flush()
 
     def close(self) -> None:
         with writing(self._path):
             self._file.close()
+        if self._events is not None:
+            self._events.close()
+
+
+def _event_writer(folder: Path, update: int) -> Any:
+    """TensorBoard's writer, told to forget what is later than `update`."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise UsageError("train.tensorboard needs its extra: pip install 'mt[tensorboard]'") from None
+    return SummaryWriter(folder, purge_step=update + 1)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -16,6 +16,7 @@ from mt.train.loss import smoothed_loss
 from mt.train.memory import is_out_of_memory, release
 from mt.train.optim import learning_rate
 from mt.train.run import Run
+from mt.train.sampling import with_bpe_dropout
 
 
 class OutOfMemoryError(MtError):
@@ -105,10 +106,16 @@ def _halved(pieces: Pieces, halvings: int) -> Pieces:
 
 def _accumulate_all(run: Run, pieces: Pieces, tokens: int) -> Tensor:
     config, corpus = run.config, run.prepared.train
+    alpha, smoothing = config.train.bpe_dropout, config.train.label_smoothing
     loss = torch.zeros((), device=run.device)
-    for index, piece in pieces:
+    for index, rows in pieces:
         torch.manual_seed(dropout_seed(config.seed, run.update + 1, index))
-        loss += accumulate(run.model, corpus, piece, tokens, config.train.label_smoothing, run.precision)
+        if alpha:
+            # `tokens` stays the number of plain pieces, which all processes know, so this loss reads a little high.
+            sampled = with_bpe_dropout(corpus, rows, run.prepared.tokenizer, alpha, config.seed, run.cursor.epoch)
+            loss += accumulate(run.model, sampled, np.arange(len(rows)), tokens, smoothing, run.precision)
+        else:
+            loss += accumulate(run.model, corpus, rows, tokens, smoothing, run.precision)
     return loss
 
 
