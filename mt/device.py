@@ -18,7 +18,7 @@ def choose_device(name: str) -> torch.device:
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         name = next(kind for kind, there in available.items() if there)
-    if not available[name]:
+    if not available.get(name):
         raise UsageError(f"train.device={name}: torch finds no such device here; use auto or cpu")
     return torch.device(name)
 

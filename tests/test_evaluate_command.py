@@ -409,6 +409,7 @@ def test_mistakes_about_a_model_end_in_one_sentence_too(run: Path, files: Path, 
         "ref has 3 lines but": ["--src", files / "ref", "--ref", files / "short"],
         "9 checkpoints to average, but it holds 2": ["--average", 9],
         "cannot be written": ["--output", "/dev/null/x"],
+        "torch finds no such device": ["--device", "abacus"],
     }
     for sentence, arguments in mistakes.items():
         assert_refused(mt("evaluate", "--ckpt", run, *arguments, "--quiet"), sentence)

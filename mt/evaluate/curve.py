@@ -1,7 +1,7 @@
 """`mt evaluate --all-checkpoints`: BLEU of every checkpoint of a run, by update."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -56,15 +56,12 @@ def bleu_curve(request: Request, console: Console) -> BleuCurve:
     models = [find_model(path, request.beam, request.alpha) for path in _checkpoints(run)]
     testset = find_testset(request, models)
     states = [_state(model) for model in models]
-    best = _best_update(states)
-    points = []
-    signature = ""
-    for model, state in zip(models, states, strict=True):
-        score = bleu(translate(model, testset.sources, request.device, console), *testset.references)
-        signature = score.signature
-        mark = "averaged" if "averaged" in state else "best" if state["update"] == best else ""
-        points.append(CurvePoint(model.checkpoints[0].name, state["update"], score.value, mark))
-    curve = BleuCurve(str(run), testset.title, models[0].decoding, signature, points)
+    scores = [bleu(translate(model, testset.sources, request.device, console), *testset.references) for model in models]
+    points = [
+        CurvePoint(model.checkpoints[0].name, state["update"], score.value, mark)
+        for model, state, score, mark in zip(models, states, scores, _marks(states), strict=True)
+    ]
+    curve = BleuCurve(str(run), testset.title, models[0].decoding, scores[0].signature, points)
     add_records(run / "curves.json", [asdict(curve)], ("testset", "decoding"), console)
     return curve
 
@@ -87,8 +84,8 @@ def _state(model: Model) -> dict[str, Any]:
     return state
 
 
-def _best_update(states: Iterable[dict[str, Any]]) -> int | None:
-    """The update whose validation was the best, as the newest checkpoint knows it."""
-    scheduled = [state for state in states if "averaged" not in state]
-    best: int | None = max(scheduled, key=lambda state: state["update"])["best_update"]
-    return best
+def _marks(states: Sequence[dict[str, Any]]) -> list[str]:
+    """Which checkpoint is averaged, and whose validation was the best, as the newest of the others knows it."""
+    newest = max((state for state in states if "averaged" not in state), key=lambda state: state["update"])
+    best = newest.get("best_update")
+    return ["averaged" if "averaged" in state else "best" if state["update"] == best else "" for state in states]
