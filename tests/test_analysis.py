@@ -59,6 +59,15 @@ def test_the_length_ratio_counts_tokens() -> None:
     assert analyse(["eins zwei drei"], ["eins zwei drei vier fünf sechs"]).length_ratio == 0.5
 
 
+def test_the_whole_and_a_lone_bucket_have_the_score_of_sacrebleu() -> None:
+    lines, references = (
+        ["Der Hund bellt im Hof.", "Es regnet sehr."],
+        ["Der Hund bellt laut im Hof.", "Es regnet sehr."],
+    )
+    found = analyse(lines, references)
+    assert found.bleu == found.buckets[0].bleu == bleu(lines, references).value
+
+
 def test_empty_buckets_are_left_out() -> None:
     assert [bucket.words for bucket in analyse(["ein Haus"], ["das Haus"]).buckets] == ["0-10"]
 

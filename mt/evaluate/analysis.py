@@ -33,6 +33,7 @@ class Analysis:
     """Findings over a test set; each tuple holds the numbers of the lines concerned, from 1."""
 
     sentences: int
+    bleu: float
     length_ratio: float  # output to reference, in BLEU's tokens
     exact: tuple[int, ...]  # equal to a reference
     empty: tuple[int, ...]
@@ -55,9 +56,11 @@ def analyse(hypotheses: Sequence[str], *references: Sequence[str], sources: Sequ
     if sources is not None and len(sources) != len(hypotheses):
         raise DataError(f"{len(hypotheses):,} hypotheses but {len(sources):,} sources: they must match line for line")
     rows = [(hypothesis, tuple(given)) for hypothesis, *given in zip(hypotheses, *references, strict=True)]
+    score, ratio = _bleu(rows)
     return Analysis(
         sentences=len(hypotheses),
-        length_ratio=_bleu(rows)[1],
+        bleu=score,
+        length_ratio=ratio,
         exact=_lines(hypothesis.strip() in [reference.strip() for reference in given] for hypothesis, given in rows),
         empty=_faulty(rows, lambda text: not text.strip()),
         repeated=_faulty(rows, _is_repeated),

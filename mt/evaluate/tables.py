@@ -64,7 +64,7 @@ def analysis_table(analysis: Analysis) -> str:
         [bucket.words, f"{bucket.sentences:,}", f"{bucket.bleu:.2f}", f"{bucket.length_ratio:.3f}"]
         for bucket in analysis.buckets
     ]
-    whole = [["all", f"{analysis.sentences:,}", "", f"{analysis.length_ratio:.3f}"]]
+    whole = [["all", f"{analysis.sentences:,}", f"{analysis.bleu:.2f}", f"{analysis.length_ratio:.3f}"]]
     return _columns(rows, "<>><") + "\n\n" + _columns(head + buckets + whole, ">>>>")
 
 
