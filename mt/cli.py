@@ -99,22 +99,116 @@ def train(
 
 @app.command()
 def translate(
-    ckpt: CheckpointPath,
-    input_file: Annotated[Path | None, typer.Option("--input", help="Read lines from here; default: stdin.")] = None,
-    output_file: Annotated[Path | None, typer.Option("--output", help="Write here; default: stdout.")] = None,
+    ckpt: Annotated[
+        list[Path],
+        typer.Option(
+            "--ckpt",
+            metavar="RUN|CHECKPOINT",
+            help="A run (averaged, else best, else newest) or one checkpoint; several form an ensemble.",
+        ),
+    ],
+    inputs: Annotated[
+        list[Path] | None, typer.Option("--input", metavar="FILE", help="Read from here; default: stdin.")
+    ] = None,
+    outputs: Annotated[
+        list[Path] | None,
+        typer.Option("--output", metavar="FILE|DIR", help="Write here; one for each --input. Default: stdout."),
+    ] = None,
+    file_format: Annotated[
+        str | None, typer.Option("--format", help="text, tsv or jsonl. Default: by the name of the input.")
+    ] = None,
+    field: Annotated[
+        str | None, typer.Option(help="Column (a number, or a name in the first line) or key of the text.")
+    ] = None,
+    n_best: Annotated[int, typer.Option(help="So many translations a line, as columns.", min=1)] = 1,
+    scores: Annotated[bool, typer.Option("--scores", help="Each translation's score behind it.")] = False,
+    errors: Annotated[str, typer.Option(help="strict or replace, for bytes that are not UTF-8.")] = "strict",
+    prefix: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A line each: what the translation has to start with.")
+    ] = None,
+    score_ref: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Translate nothing; score these translations.")
+    ] = None,
+    unbuffered: Annotated[bool, typer.Option("--unbuffered", help="Answer each line as it comes.")] = False,
     beam: Beam = None,
     alpha: Alpha = None,
+    penalty: Annotated[
+        str | None, typer.Option(help="gnmt: ((5+|Y|)/6)^alpha, length: |Y|^alpha, or none.", rich_help_panel="Search")
+    ] = None,
+    min_length: Annotated[int | None, typer.Option(help="Pieces at least.", rich_help_panel="Search")] = None,
+    max_length: Annotated[int | None, typer.Option(help="Pieces at most.", rich_help_panel="Search")] = None,
+    groups: Annotated[
+        int | None, typer.Option(help="Diverse beam search in so many groups.", rich_help_panel="Search")
+    ] = None,
+    diversity: Annotated[
+        float | None, typer.Option(help="What repeating an earlier group costs.", rich_help_panel="Search")
+    ] = None,
+    sample: Annotated[
+        bool | None, typer.Option("--sample", help="Draw each piece at random.", rich_help_panel="Sampling")
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option(help="Below 1 more careful, above more varied.", rich_help_panel="Sampling")
+    ] = None,
+    top_k: Annotated[int | None, typer.Option(help="From the k likeliest.", rich_help_panel="Sampling")] = None,
+    top_p: Annotated[
+        float | None, typer.Option(help="From those that make up this probability.", rich_help_panel="Sampling")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of sampling.", rich_help_panel="Sampling")] = None,
+    long_lines: Annotated[
+        str | None, typer.Option(help="split (at sentence ends) or cut.", rich_help_panel="Long lines")
+    ] = None,
+    max_source: Annotated[
+        int | None, typer.Option(help="Lines of more pieces are long.", rich_help_panel="Long lines")
+    ] = None,
+    batch_tokens: Annotated[int | None, typer.Option(help="Source pieces decoded together.")] = None,
     average: Average = None,
     device: Device = "auto",
     quiet: Quiet = False,
 ) -> None:
-    """Translate lines of text: one line out for each line in."""
-    from mt.console import Console
-    from mt.translate.job import open_translator, translate_file
+    """Translate lines of text: one line out for each line in.
 
+    A job that was killed goes on where it was when the same command is given again.
+    """
+    from mt.console import Console
+    from mt.translate.job import Job, plan_job, run_job
+
+    job = Job(
+        inputs=tuple(inputs or [None]),
+        outputs=tuple(outputs or [None]),
+        format=file_format,
+        field=field,
+        n_best=n_best,
+        scores=scores,
+        errors=errors,
+        prefixes=prefix,
+        references=score_ref,
+        unbuffered=unbuffered,
+    )
+    plan_job(job)  # before the model is opened: a wrong path is said at once
+    from mt.translate.translator import Translator
+
+    asked = {
+        "beam": beam,
+        "alpha": alpha,
+        "penalty": penalty,
+        "min_length": min_length,
+        "max_length": max_length,
+        "groups": groups,
+        "diversity": diversity,
+        "sample": sample,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "seed": seed,
+        "long_lines": long_lines,
+        "max_source": max_source,
+        "batch_tokens": batch_tokens,
+    }
+    decode = {name: value for name, value in asked.items() if value is not None}
     console = Console(quiet)
-    translator = open_translator(ckpt, device, beam, alpha, average, console)
-    translate_file(translator, input_file, output_file, console)
+    translator = Translator(*ckpt, device=device, average=average, decode=decode)
+    console.say(f"model: {translator.name}")
+    run_job(translator, job, console)
 
 
 @app.command()

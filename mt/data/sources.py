@@ -120,7 +120,7 @@ def _start(name: str) -> str:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def opened(path: Path) -> Iterator[Any]:
     """The file's bytes, decompressed by its suffix; whatever is wrong with them becomes a DataError."""
     try:
         with _OPENERS.get(path.suffix.lower(), _open_plain)(path) as file:
@@ -149,7 +149,7 @@ _OPENERS: dict[str, Callable[[Path], Any]] = {
 
 def _lines(path: Path) -> Iterator[str]:
     """Lines without their end: a line feed, or carriage return and line feed. A byte-order mark is no text."""
-    with _opened(path) as file:
+    with opened(path) as file:
         text = io.TextIOWrapper(io.BufferedReader(file), "utf-8", errors="surrogateescape", newline="\n")
         first = next(text, "").removeprefix("\ufeff")
         for line in chain([first] if first else [], text):
@@ -180,7 +180,7 @@ def _count(items: Iterator[str]) -> int:
 
 
 def _count_lines(path: Path) -> int:
-    with _opened(path) as file:
+    with opened(path) as file:
         return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
 
 
@@ -272,7 +272,7 @@ def _parquet(path: Path, src: str, tgt: str) -> Iterator[Chunk]:
     import pyarrow
     import pyarrow.parquet
 
-    with _opened(path) as file:
+    with opened(path) as file:
         try:
             # Parquet is read from its end: what is compressed as a whole has to be in memory.
             table = pyarrow.parquet.ParquetFile(file if path.suffix.lower() == ".parquet" else io.BytesIO(file.read()))

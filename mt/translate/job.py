@@ -1,13 +1,40 @@
-"""Opening a model for translation, and translating whole files with it."""
+"""Jobs: files of any size translated in order and in bounded memory, going on after a kill where they were."""
 
-import os
 import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 from mt.console import Console
-from mt.errors import DataError
-from mt.translate.translator import Translator
+from mt.errors import DataError, UsageError
+from mt.translate.formats import LineFormat, line_format
+from mt.translate.output import Output
+from mt.translate.reading import Chunk, Reader, count_lines, open_reader
+from mt.translate.translator import Translation, Translator
+
+# Lines translated together: enough to sort into full batches, few enough that a kill costs little.
+CHUNK_LINES = 4_000
+REPORT_SECONDS = 30  # between lines of progress where there is no terminal
+SHOWN_NOTES = 20  # long lines are named one by one up to this many
+
+Stream = Path | None  # None stands for stdin or stdout
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is read, what is written, and how."""
+
+    inputs: tuple[Stream, ...] = (None,)
+    outputs: tuple[Stream, ...] = (None,)  # one for each input, or a folder for all
+    format: str | None = None  # text, tsv or jsonl; None: by the name of the input
+    field: str | None = None  # the column or key that holds the text
+    n_best: int = 1
+    scores: bool = False
+    errors: str = "strict"  # strict or replace, for bytes that are not UTF-8
+    prefixes: Stream = None  # a line each: what the translation has to start with
+    references: Stream = None  # a line each: translations to score, in place of making any
+    unbuffered: bool = False  # answer each line as it comes
 
 
 def open_translator(
@@ -19,72 +46,166 @@ def open_translator(
     """
     asked = {name: value for name, value in (("beam", beam), ("alpha", alpha)) if value is not None}
     translator = Translator(path, device=device, average=average, decode=asked)
-    mean = f"average of {average} up to " if average else ""
-    console.say(f"model: {mean}{translator.checkpoints[0]}")
+    console.say(f"model: {translator.name}")
     return translator
 
 
-# Lines translated together: enough to sort into full batches, few enough to hold of a file of any size.
-CHUNK_LINES = 10_000
+def plan_job(job: Job) -> list[tuple[Stream, Stream]]:
+    """The input and output of each file. Raises UsageError where they do not fit, before any work is done."""
+    if job.format not in (None, "text", "tsv", "jsonl"):
+        raise UsageError(f"--format {job.format}: there are text, tsv and jsonl")
+    if job.errors not in ("strict", "replace"):
+        raise UsageError(f"--errors {job.errors}: there are strict and replace")
+    outputs = job.outputs
+    if len(outputs) == 1 and outputs[0] is not None and outputs[0].is_dir():
+        outputs = tuple(outputs[0] / (source.name if source is not None else "stdin") for source in job.inputs)
+    if outputs == (None,):
+        outputs *= len(job.inputs)
+    if len(outputs) != len(job.inputs):
+        raise UsageError(
+            f"{len(job.inputs)} inputs and {len(outputs)} outputs: give an --output for each --input, or one folder"
+        )
+    files = [path for path in outputs if path is not None]
+    if len(set(files)) < len(files):
+        raise UsageError("two outputs have the same name: give an --output of its own for each --input")
+    if job.prefixes is not None and job.references is not None:
+        raise UsageError("give either --prefix or --score-ref")
+    if len(job.inputs) > 1 and (job.prefixes or job.references):
+        raise UsageError("--prefix and --score-ref go line by line with one --input, but there are several")
+    plan = list(zip(job.inputs, outputs, strict=True))
+    for source, target in plan:
+        _check_paths(source, target)
+    return plan
 
 
-def translate_file(translator: Translator, input_file: Path | None, output_file: Path | None, console: Console) -> None:
-    """Translate a file (None: stdin) into another (None: stdout), one line for each line, in order.
+def _check_paths(source: Stream, target: Stream) -> None:
+    if source is not None and not source.exists():
+        raise UsageError(f"{source}: no such file")
+    if source is not None and source.is_dir():
+        raise UsageError(f"{source}: is a folder; name a file")
+    if target is not None and not target.parent.is_dir():
+        raise UsageError(f"{target}: there is no folder {target.parent}; make it first")
+    if source is not None and target is not None and target.exists() and target.samefile(source):
+        raise UsageError(f"{target}: is the input itself; name another --output")
 
-    The output gets its name when it is whole. Raises DataError when a file cannot be read or written.
+
+def run_job(translator: Translator, job: Job, console: Console) -> None:
+    """Translate each input into its output, line for line, in order; an output gets its name when it is whole.
+
+    Raises DataError naming the file and line that cannot be read, or the file that cannot be written.
     """
-    source = _open_input(input_file)
-    if output_file is None:
-        _translate_lines(translator, source, sys.stdout.buffer, input_file, console)
-        return
-    partial = output_file.with_name(f".{output_file.name}.partial")
-    try:
-        with partial.open("wb") as target:
-            _translate_lines(translator, source, target, input_file, console)
-            target.flush()
-            os.fsync(target.fileno())
-        partial.replace(output_file)
-    except OSError as error:
-        raise DataError(f"{output_file}: cannot be written: {error.strerror}") from None
-    finally:
-        partial.unlink(missing_ok=True)
+    for source, target in plan_job(job):
+        reader = open_reader(source, job.prefixes or job.references, job.errors)
+        if source is None and sys.stdin.isatty():
+            console.say("type a line to translate; end with Ctrl-D")
+        work = _Work(translator, reader, job, source, console)
+        if target is None:
+            for text in work.results():
+                sys.stdout.buffer.write(text.encode())
+                sys.stdout.buffer.flush()
+            continue
+        with Output(target, work.settings) as output:
+            if output.progress.lines:
+                work.skip(output.progress.lines, output.progress.input_sha256)
+                console.say(f"{target}: going on after line {reader.done:,}")
+            for text in work.results():
+                output.append(text, reader.done, reader.sha256)
 
 
-def _open_input(path: Path | None) -> BinaryIO:
-    if path is None:
-        return sys.stdin.buffer
-    try:
-        return path.open("rb")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+class _Work:
+    """One input on its way to its output."""
+
+    def __init__(self, translator: Translator, reader: Reader, job: Job, source: Stream, console: Console) -> None:
+        self._translator, self._reader, self._job, self._console = translator, reader, job, console
+        self._kind = job.format or _kind_by_name(reader.name)
+        self._format: LineFormat = line_format(
+            self._kind, job.field, job.n_best, job.scores, scoring=job.references is not None
+        )
+        at_terminal = source is None and sys.stdin.isatty()
+        self._chunk_lines = 1 if job.unbuffered or at_terminal else CHUNK_LINES
+        self._total = None if console.quiet else count_lines(source)
+        self._notes = 0
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """All that decides what the output will hold, apart from the input."""
+        return {
+            **self._translator.settings,
+            "format": self._kind,
+            "field": self._job.field,
+            "n_best": self._job.n_best,
+            "scores": self._job.scores,
+            "errors": self._job.errors,
+            "score_ref": self._job.references is not None,
+            "chunk_lines": self._chunk_lines,
+        }
+
+    def skip(self, lines: int, sha256: str) -> None:
+        """Pass over what was done before; raises DataError when it is not what was read then."""
+        self._header()
+        self._reader.skip(lines - self._reader.done)
+        if self._reader.sha256 != sha256:
+            raise DataError(
+                f"{self._reader.name}: is not what the unfinished job began with; "
+                "put it back, or remove the output's .progress file to start anew"
+            )
+
+    def results(self) -> Iterator[str]:
+        """The lines of output, a chunk at a time."""
+        head = self._header() if self._reader.done == 0 else ""
+        begun, last_told = time.monotonic(), time.monotonic()
+        done_before = self._reader.done
+        left = None if self._total is None else self._total - done_before
+        with self._console.track("translating", total=left) as advance:
+            while (chunk := self._reader.read(self._chunk_lines)).lines:
+                yield head + "".join(f"{line}\n" for line in self._answers(chunk, advance))
+                head = ""
+                if not self._console.is_terminal and time.monotonic() - last_told > REPORT_SECONDS:
+                    last_told = time.monotonic()
+                    self._tell((self._reader.done - done_before) / (last_told - begun))
+        if head:  # a table without rows
+            yield head
+        if self._notes > SHOWN_NOTES:
+            self._console.warn(f"{self._reader.name}: {self._notes:,} long lines in all")
+
+    def _header(self) -> str:
+        """The first line of the output, where the first of the input names columns."""
+        if not self._format.has_header:
+            return ""
+        return "".join(f"{self._format.header(line)}\n" for line in self._reader.read(1).lines)
+
+    def _answers(self, chunk: Chunk, advance: Callable[[int], None]) -> list[str]:
+        texts = [self._text(line, number) for number, line in enumerate(chunk.lines, chunk.first)]
+        if self._job.references is not None:
+            results = [[scores] for scores in self._translator.score(texts, chunk.beside, advance)]
+            return [self._format.render(line, found) for line, found in zip(chunk.lines, results, strict=True)]
+        scored = self._job.scores or self._job.n_best > 1
+        found = self._translator.n_best(texts, self._job.n_best, chunk.first, chunk.beside, advance, scored)
+        self._warn_of_long_lines(chunk.first, found)
+        return [self._format.render(line, outputs) for line, outputs in zip(chunk.lines, found, strict=True)]
+
+    def _text(self, line: str, number: int) -> str:
+        try:
+            return self._format.text(line)
+        except ValueError as error:
+            raise DataError(f"{self._reader.name}:{number}: {error}") from None
+
+    def _warn_of_long_lines(self, first: int, found: Sequence[Sequence[Translation]]) -> None:
+        for number, outputs in enumerate(found, first):
+            if outputs[0].note:
+                self._notes += 1
+                if self._notes <= SHOWN_NOTES:
+                    self._console.warn(f"{self._reader.name}:{number}: {outputs[0].note}")
+
+    def _tell(self, rate: float) -> None:
+        done = f"{self._reader.name}: {self._reader.done:,}"
+        if self._total is None:
+            self._console.say(f"{done} lines, {rate:,.0f} lines/s")
+        else:
+            minutes = (self._total - self._reader.done) / rate / 60
+            self._console.say(f"{done} of {self._total:,} lines, {rate:,.0f} lines/s, {minutes:,.0f} min left")
 
 
-def _translate_lines(
-    translator: Translator, source: BinaryIO, target: BinaryIO, name: Path | None, console: Console
-) -> None:
-    # Someone typing wants each line answered; a file wants full batches.
-    chunk_lines = 1 if source.isatty() else CHUNK_LINES
-    first = 1
-    with source, console.track("translating") as advance:
-        while chunk := _read_chunk(source, chunk_lines):
-            lines = [_decoded(line, name, number) for number, line in enumerate(chunk, first)]
-            target.write("".join(f"{line}\n" for line in translator(lines, advance)).encode())
-            target.flush()
-            first += len(chunk)
-
-
-def _read_chunk(source: BinaryIO, count: int) -> list[bytes]:
-    """The next lines, split at line feeds alone."""
-    chunk: list[bytes] = []
-    while len(chunk) < count and (line := source.readline()):
-        chunk.append(line)
-    return chunk
-
-
-def _decoded(line: bytes, name: Path | None, number: int) -> str:
-    try:
-        return line.removesuffix(b"\n").removesuffix(b"\r").decode()
-    except UnicodeDecodeError:
-        raise DataError(
-            f"{name or 'stdin'}:{number}: not UTF-8 text; convert the file, with iconv for instance"
-        ) from None
+def _kind_by_name(name: str) -> str:
+    suffixes = [suffix.lower() for suffix in Path(name).suffixes[-2:]]
+    return next((kind for kind in ("tsv", "jsonl") if f".{kind}" in suffixes), "text")

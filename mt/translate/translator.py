@@ -1,5 +1,6 @@
 """Lines in, lines out: tokenise, sort by length, decode in batches, put back in order."""
 
+import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -77,22 +78,32 @@ class Translator:
         decode: Mapping[str, object] | None = None,
     ) -> None:
         settle()
-        opened = [_open(Path(one), average) for one in path]
-        if not opened:
+        if not path:
             raise UsageError("Translator needs the path of a run or of a checkpoint")
-        self.checkpoints = [checkpoint.path for checkpoint, _ in opened]
+        where = choose_device(device)
+        averaged = [_checkpoints(Path(one), average) for one in path]
+        opened = [_open(checkpoints) for checkpoints in averaged]
         self.tokenizer = Tokenizer(opened[0][0].tokenizer)
         if any(Tokenizer(checkpoint.tokenizer).fingerprint != self.tokenizer.fingerprint for checkpoint, _ in opened):
             raise CheckpointError("an ensemble needs models of one tokenizer; these have several")
-        self.models = [model.to(choose_device(device)) for _, model in opened]
+        self.models = [model.to(where) for _, model in opened]
         self.decode = decode_settings(opened[0][0].config.decode, decode or {})
+        self.name = " + ".join(_name(checkpoints) for checkpoints in averaged)
+        manifests = b"".join((one / "MANIFEST.json").read_bytes() for checkpoints in averaged for one in checkpoints)
+        self.fingerprint = hashlib.sha256(manifests).hexdigest()  # a manifest holds the hash of every file
 
     @classmethod
     def of(cls, models: Sequence[Transformer], tokenizer: Tokenizer, decode: DecodeConfig) -> Self:
         """A translator of models that are in memory, in evaluation mode already."""
         self = cls.__new__(cls)
-        self.checkpoints, self.models, self.tokenizer, self.decode = [], list(models), tokenizer, decode
+        self.models, self.tokenizer, self.decode = list(models), tokenizer, decode
+        self.name = self.fingerprint = ""
         return self
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """All that decides what a line becomes."""
+        return {"weights": self.fingerprint, "device": self._device.type, **self.decode.model_dump()}
 
     def __call__(self, lines: Sequence[str], advance: Advance = lambda count: None) -> list[str]:
         """One translation for each line; a blank line gives an empty one.
@@ -217,14 +228,20 @@ class Translator:
         return self.models[0].embedding.weight.device
 
 
-def _open(path: Path, average: int | None) -> tuple[Checkpoint, Transformer]:
-    """A checkpoint and its model, in evaluation mode."""
-    if average is None:
-        checkpoint = load_checkpoint(find_checkpoint(path))
-        weights = checkpoint.weights
-    else:
-        paths = last_checkpoints(path, average)
-        checkpoint, weights = load_checkpoint(paths[-1]), average_weights(paths)
+def _checkpoints(path: Path, average: int | None) -> list[Path]:
+    """The checkpoints whose mean is meant, the newest last."""
+    return [find_checkpoint(path)] if average is None else last_checkpoints(path, average)
+
+
+def _name(checkpoints: list[Path]) -> str:
+    last = str(checkpoints[-1])
+    return last if len(checkpoints) == 1 else f"average of {len(checkpoints)} checkpoints up to {last}"
+
+
+def _open(checkpoints: list[Path]) -> tuple[Checkpoint, Transformer]:
+    """The newest of the checkpoints, and a model of their mean weights in evaluation mode."""
+    checkpoint = load_checkpoint(checkpoints[-1])
+    weights = checkpoint.weights if len(checkpoints) == 1 else average_weights(checkpoints)
     model = Transformer(checkpoint.config.model, len(Tokenizer(checkpoint.tokenizer)))
     try:
         model.load_state_dict(weights)

@@ -1,0 +1,104 @@
+"""Lines of text from a file or stdin, with those of a file that goes beside it, and how far they have been read."""
+
+import hashlib
+import io
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from mt.data.sources import opened
+from mt.errors import DataError
+
+_COMPRESSED = (".gz", ".xz", ".bz2", ".zst")
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Lines that follow one another, without their ends; `first` is the number of the first, counted from 1."""
+
+    first: int
+    lines: list[str]
+    beside: list[str]  # none where no file goes beside
+
+
+class Reader:
+    """Reads in order, and remembers how many lines and the SHA-256 of their bytes."""
+
+    def __init__(
+        self, name: str, lines: Iterator[bytes], beside_name: str, beside: Iterator[bytes] | None, errors: str
+    ) -> None:
+        self.name = name
+        self.done = 0
+        self._digest = hashlib.sha256()
+        self._lines, self._beside_name, self._beside, self._errors = lines, beside_name, beside, errors
+
+    @property
+    def sha256(self) -> str:
+        return self._digest.hexdigest()
+
+    def read(self, count: int) -> Chunk:
+        """The next lines, at most `count`; none at the end.
+
+        Raises DataError for a line that is not UTF-8, or that has no partner in the file beside.
+        """
+        first = self.done + 1
+        lines, beside = self._read_bytes(count)
+        return Chunk(
+            first,
+            [self._text(line, self.name, number) for number, line in enumerate(lines, first)],
+            [self._text(line, self._beside_name, number) for number, line in enumerate(beside, first)],
+        )
+
+    def skip(self, count: int) -> None:
+        """Pass over lines that were read before, without looking at what they say."""
+        while count > 0 and (passed := len(self._read_bytes(min(count, 10_000))[0])):
+            count -= passed
+
+    def _read_bytes(self, count: int) -> tuple[list[bytes], list[bytes]]:
+        lines = list(islice(self._lines, count))
+        beside = [] if self._beside is None else list(islice(self._beside, max(len(lines), 1)))
+        if self._beside is not None and len(lines) != len(beside):
+            longer, shorter = sorted([(len(lines), self.name), (len(beside), self._beside_name)], reverse=True)
+            number = self.done + shorter[0] + 1
+            raise DataError(f"{longer[1]}:{number}: has no partner in {shorter[1]}, which ends before it")
+        for line in (*lines, *beside):
+            self._digest.update(line)
+        self.done += len(lines)
+        return lines, beside
+
+    def _text(self, line: bytes, name: str, number: int) -> str:
+        try:
+            return line.removesuffix(b"\n").removesuffix(b"\r").decode(errors=self._errors)
+        except UnicodeDecodeError:
+            raise DataError(
+                f"{name}:{number}: not UTF-8 text; convert the file, with iconv for instance, or give --errors replace"
+            ) from None
+
+
+def open_reader(source: Path | None, beside: Path | None, errors: str) -> Reader:
+    """A reader of a file, decompressed by its suffix, or of stdin; and of a file beside it, if any.
+
+    errors: "strict" or "replace", for bytes that are not UTF-8. Reading raises DataError when a file cannot be read.
+    """
+    others = None if beside is None else _file_lines(beside)
+    lines = iter(sys.stdin.buffer.readline, b"") if source is None else _file_lines(source)
+    return Reader(str(source or "stdin"), lines, str(beside), others, errors)
+
+
+def _file_lines(path: Path) -> Iterator[bytes]:
+    """The lines with their ends, split at line feeds alone; a byte-order mark is no text."""
+    with opened(path) as file:
+        lines = iter(io.BufferedReader(file).readline, b"")
+        yield from (line.removeprefix(b"\xef\xbb\xbf") for line in islice(lines, 1))
+        yield from lines
+
+
+def count_lines(path: Path | None) -> int | None:
+    """How many lines there are, where that is quick to tell: not of what is compressed."""
+    if path is None or path.suffix.lower() in _COMPRESSED:
+        return None
+    with opened(path) as file:
+        count: int = sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
+    return count
