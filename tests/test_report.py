@@ -176,6 +176,15 @@ def test_hostile_text_stays_text(run: Path) -> None:
     assert page.text.count('<script>alert("x")</script>') > 10
 
 
+def test_names_from_outside_do_not_turn_the_text_after_them(run: Path) -> None:
+    curves, scores_section = (
+        re.search(rf'<section id="{name}">.*?</section>', report(run), re.S)[0] for name in ("curves", "scores")
+    )
+    for text in (curves, scores_section):
+        assert "\u202e" in text
+        assert "\u202e" not in re.sub(r"<bdi>.*?</bdi>", "", text, flags=re.S)
+
+
 def test_the_page_asks_for_nothing_from_outside(run: Path) -> None:
     text = report(run)
     links = [value for name, value in Page(text).attributes if name in ("src", "href", "data", "action")]

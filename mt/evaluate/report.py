@@ -249,7 +249,7 @@ def _test_figure(curve: Record) -> str:
     points = [point for point in _records(curve.get("points")) if _number(point, "update") is not None]
     scheduled = _points([point for point in points if point.get("mark") != "averaged"], "bleu")
     kinds = {"best": ("best by validation", "best", "●"), "averaged": ("average", "ring", "○")}
-    marks, notes = [], [escape(f"{curve.get('testset', '')}; {curve.get('decoding', '')}")]
+    marks, notes = [], [f"{_apart(curve.get('testset', ''))}; {_apart(curve.get('decoding', ''))}"]
     for point in points:
         value, mark = _number(point, "bleu"), str(point.get("mark"))
         if value is not None and mark in kinds:
@@ -312,7 +312,7 @@ def _scores(run: _Run) -> list[str]:
         groups.setdefault((str(score.get("testset", "")), str(score.get("system", ""))), []).append(score)
     parts = []
     for (testset, system), scores in groups.items():
-        parts.append(f'<p>{escape(testset)} <span class="soft">{escape(system)}</span></p>')
+        parts.append(f'<p>{_apart(testset)} <span class="soft">{_apart(system)}</span></p>')
         rows = [_score_row(score) for score in scores]
         parts.append(table(["metric", "score", "95% interval", "signature"], rows, numbers=(1, 2), kind="stacked"))
     return parts
@@ -439,6 +439,11 @@ def _drops(manifest: Record) -> str:
     ]
     cells = table(["dropped because", "pairs", ""], rows, numbers=(1,))
     return cells.replace("<td><i ", '<td class="bar"><i ')
+
+
+def _apart(text: object) -> str:
+    """A name from outside, whose own direction of writing must not turn what follows."""
+    return f"<bdi>{escape(str(text))}</bdi>"
 
 
 def _mapping(record: Record, key: str) -> Record:
