@@ -1,13 +1,10 @@
 """What `mt evaluate` is asked for; a request that cannot be carried out is refused in a sentence."""
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mt.errors import DataError, UsageError
-from mt.evaluate.files import read_lines
-from mt.evaluate.testsets import TestSet
+from mt.errors import UsageError
 
 _LANGUAGES = re.compile(r"([a-zA-Z]{2,3})-([a-zA-Z]{2,3})")
 
@@ -80,22 +77,3 @@ class Request:
             raise UsageError("--all-checkpoints is about one run: give one --ckpt")
         if given := [option for option, value in others.items() if value]:
             raise UsageError(f"--all-checkpoints does not go with {given[0]}")
-
-
-def read_testset(source: Path | None, references: Sequence[Path], pair: str) -> TestSet:
-    """A test set from files; without a source there is nothing to translate, only to compare with.
-
-    Raises DataError when a file cannot be read, is empty, or has not the lines of the others.
-    """
-    paths = [*([source] if source else []), *references]
-    texts = [read_lines(path) for path in paths]
-    for path, lines in zip(paths, texts, strict=True):
-        if not lines:
-            raise DataError(f"{path}: has no lines")
-        if len(lines) != len(texts[0]):
-            raise DataError(
-                f"{paths[0]} has {len(texts[0]):,} lines but {path} has {len(lines):,}: they must match line for line"
-            )
-    sources = texts[0] if source else []
-    name = " + ".join(map(str, references))
-    return TestSet(name, pair, "", sources, tuple(texts[1:] if source else texts))

@@ -77,6 +77,25 @@ def load_testset(name: str, src: str, tgt: str, data_dir: Path | None = None) ->
     )
 
 
+def read_testset(source: Path | None, references: Sequence[Path], pair: str) -> TestSet:
+    """A test set from files; without a source there is nothing to translate, only to compare with.
+
+    Raises DataError when a file cannot be read, is empty, or has not the lines of the others.
+    """
+    paths = [*([source] if source else []), *references]
+    texts = [read_lines(path) for path in paths]
+    for path, lines in zip(paths, texts, strict=True):
+        if not lines:
+            raise DataError(f"{path}: has no lines")
+        if len(lines) != len(texts[0]):
+            raise DataError(
+                f"{paths[0]} has {len(texts[0]):,} lines but {path} has {len(lines):,}: they must match line for line"
+            )
+    sources = texts[0] if source else []
+    name = " + ".join(map(str, references))
+    return TestSet(name, pair, "", sources, tuple(texts[1:] if source else texts))
+
+
 def _check_known(name: str, src: str, tgt: str) -> None:
     dataset = sacrebleu.DATASETS.get(_SACREBLEU.get(name, name))
     if dataset is None:
