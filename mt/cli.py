@@ -129,6 +129,15 @@ def translate(
     score_ref: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Translate nothing; score these translations.")
     ] = None,
+    alignments: Annotated[
+        bool, typer.Option("--alignments", help="Which word comes from which (0-0 1-2) behind each translation.")
+    ] = False,
+    attention: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where the model looked: a .json file, or an .html page.")
+    ] = None,
+    self_attention: Annotated[
+        bool, typer.Option("--self-attention", help="With --attention: also within a side.")
+    ] = False,
     unbuffered: Annotated[bool, typer.Option("--unbuffered", help="Answer each line as it comes.")] = False,
     beam: Beam = None,
     alpha: Alpha = None,
@@ -183,6 +192,9 @@ def translate(
         prefixes=prefix,
         references=score_ref,
         unbuffered=unbuffered,
+        alignments=alignments,
+        attention=attention,
+        self_attention=self_attention,
     )
     plan_job(job)  # before the model is opened: a wrong path is said at once
     from mt.translate.translator import Translator

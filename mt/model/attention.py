@@ -85,9 +85,12 @@ class CrossAttention(nn.Module):
         k_BSD, v_BSD = self.kv(memory_BSD).chunk(2, dim=-1)
         return split_heads(k_BSD, self.heads), split_heads(v_BSD, self.heads)
 
+    def project(self, x_BTD: Tensor) -> Tensor:
+        """Queries, [B, H, T, K]."""
+        return split_heads(self.q(x_BTD), self.heads)
+
     def forward(self, x_BTD: Tensor, memory: "Memory", layer: int) -> Tensor:
-        k_BHSK, v_BHSK = memory.keys[layer], memory.values[layer]
-        q_BHTK = split_heads(self.q(x_BTD), self.heads)
+        q_BHTK, k_BHSK, v_BHSK = self.project(x_BTD), memory.keys[layer], memory.values[layer]
         out: Tensor = self.out(join_heads(scaled_dot_product_attention(q_BHTK, k_BHSK, v_BHSK, memory.mask)))
         return out
 

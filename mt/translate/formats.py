@@ -25,33 +25,36 @@ class LineFormat(Protocol):
         """The line of output."""
 
 
-def line_format(kind: str, field: str | None, n_best: int, scores: bool, scoring: bool = False) -> LineFormat:
+def line_format(
+    kind: str, field: str | None, n_best: int, scores: bool, alignments: bool = False, scoring: bool = False
+) -> LineFormat:
     """The format of that name: text, tsv or jsonl.
 
     field: the column (a number from 1, or a name in the first line) or key that holds the text.
-    scores: whether each translation's stands beside it. scoring: results are the scores of given translations.
+    scores, alignments: whether each translation's stands beside it.
+    scoring: results are the scores of given translations.
     Raises UsageError for a field that cannot be.
     """
-    columns = Columns(n_best, scores, scoring)
+    columns = Columns(n_best, scores, alignments, scoring)
     if kind == "tsv":
         return Table(columns, field or "1")
     if kind == "jsonl":
-        return JsonLines(field or "source", n_best, scores)
+        return JsonLines(field or "source", n_best, scores, alignments)
     if field is not None:
         raise UsageError(f"--field {field}: plain text has no fields; give --format tsv or jsonl where it has")
     return PlainText(columns)
 
 
 class Columns:
-    """Results as cells, always as many: each translation and its score, or what scoring one says."""
+    """Results as cells, always as many: each translation, its score and alignment, or what scoring one says."""
 
-    def __init__(self, n_best: int, scores: bool, scoring: bool) -> None:
-        kinds = ["translation", "score"] if scores else ["translation"]
+    def __init__(self, n_best: int, scores: bool, alignments: bool, scoring: bool) -> None:
+        kinds = ["translation", *(["score"] if scores else []), *(["alignment"] if alignments else [])]
         ranks = [f"_{rank}" for rank in range(1, n_best + 1)] if n_best > 1 else [""]
         self.names = [f"{kind}{rank}" for rank in ranks for kind in kinds]
         if scoring:
             self.names = ["log_probability", "score", "pieces", "piece_log_probabilities"]
-        self._scores = scores
+        self._scores, self._alignments = scores, alignments
 
     def cells(self, results: Sequence[Result]) -> list[str]:
         cells = [cell for result in results for cell in self._cells(result)]
@@ -60,7 +63,8 @@ class Columns:
     def _cells(self, result: Result) -> list[str]:
         if isinstance(result, Translation):
             text = result.text.replace("\t", " ") if len(self.names) > 1 else result.text
-            return [text, f"{result.score:.6f}"] if self._scores else [text]
+            score = [f"{result.score:.6f}"] if self._scores else []
+            return [text, *score, *([result.alignment] if self._alignments else [])]
         logps = " ".join(f"{logp:.6f}" for logp in result.log_probabilities)
         pieces = " ".join(result.pieces).replace("\t", " ")
         return [f"{result.log_probability:.6f}", f"{result.score:.6f}", pieces, logps]
@@ -117,8 +121,8 @@ class JsonLines:
 
     has_header = False
 
-    def __init__(self, field: str, n_best: int, scores: bool) -> None:
-        self._field, self._n_best, self._scores = field, n_best, scores
+    def __init__(self, field: str, n_best: int, scores: bool, alignments: bool) -> None:
+        self._field, self._n_best, self._scores, self._alignments = field, n_best, scores, alignments
 
     def header(self, line: str) -> str:
         return line
@@ -147,6 +151,8 @@ class JsonLines:
         keys: dict[str, Any] = {"translation": best.text}
         if self._scores:
             keys["score"] = round(best.score, 6)
+        if self._alignments:
+            keys["alignment"] = best.alignment
         if self._n_best > 1:
             found = [result for result in results if isinstance(result, Translation)]
             keys["n_best"] = [{"translation": one.text, "score": round(one.score, 6)} for one in found]

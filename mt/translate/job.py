@@ -2,12 +2,14 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 from mt.console import Console
 from mt.errors import DataError, UsageError
+from mt.translate.attention import SHOWN, alignment, write_attention
 from mt.translate.formats import LineFormat, line_format
 from mt.translate.output import Output
 from mt.translate.reading import Chunk, Reader, count_lines, open_reader
@@ -35,19 +37,9 @@ class Job:
     prefixes: Stream = None  # a line each: what the translation has to start with
     references: Stream = None  # a line each: translations to score, in place of making any
     unbuffered: bool = False  # answer each line as it comes
-
-
-def open_translator(
-    path: Path, device: str, beam: int | None, alpha: float | None, average: int | None, console: Console
-) -> Translator:
-    """A translator from a run or a checkpoint; None means what the run's config says.
-
-    Raises CheckpointError when there is no whole checkpoint.
-    """
-    asked = {name: value for name, value in (("beam", beam), ("alpha", alpha)) if value is not None}
-    translator = Translator(path, device=device, average=average, decode=asked)
-    console.say(f"model: {translator.name}")
-    return translator
+    alignments: bool = False  # beside each translation, which word comes from which
+    attention: Stream = None  # write the attention weights of the first lines here, as .json or as an .html page
+    self_attention: bool = False  # those of self-attention too
 
 
 def plan_job(job: Job) -> list[tuple[Stream, Stream]]:
@@ -72,6 +64,8 @@ def plan_job(job: Job) -> list[tuple[Stream, Stream]]:
         raise UsageError("give either --prefix or --score-ref")
     if len(job.inputs) > 1 and (job.prefixes or job.references):
         raise UsageError("--prefix and --score-ref go line by line with one --input, but there are several")
+    if job.attention is not None and job.attention.suffix.lower() not in (".json", ".html", ".htm"):
+        raise UsageError(f"--attention {job.attention}: name a .json file, or an .html page")
     plan = list(zip(job.inputs, outputs, strict=True))
     for source, target in plan:
         _check_paths(source, target)
@@ -94,11 +88,12 @@ def run_job(translator: Translator, job: Job, console: Console) -> None:
 
     Raises DataError naming the file and line that cannot be read, or the file that cannot be written.
     """
+    shown: list[tuple[str, str]] = []
     for source, target in plan_job(job):
         reader = open_reader(source, job.prefixes or job.references, job.errors)
         if source is None and sys.stdin.isatty():
             console.say("type a line to translate; end with Ctrl-D")
-        work = _Work(translator, reader, job, source, console)
+        work = _Work(translator, reader, job, source, console, shown)
         if target is None:
             for text in work.results():
                 sys.stdout.buffer.write(text.encode())
@@ -110,16 +105,28 @@ def run_job(translator: Translator, job: Job, console: Console) -> None:
                 console.say(f"{target}: going on after line {reader.done:,}")
             for text in work.results():
                 output.append(text, reader.done, reader.sha256)
+    if job.attention is not None:
+        write_attention(translator, shown, job.attention, job.self_attention)
+        console.say(f"attention of {len(shown)} lines: {job.attention}")
 
 
 class _Work:
     """One input on its way to its output."""
 
-    def __init__(self, translator: Translator, reader: Reader, job: Job, source: Stream, console: Console) -> None:
+    def __init__(
+        self,
+        translator: Translator,
+        reader: Reader,
+        job: Job,
+        source: Stream,
+        console: Console,
+        shown: list[tuple[str, str]],
+    ) -> None:
+        self._shown = shown  # pairs whose attention is to be written
         self._translator, self._reader, self._job, self._console = translator, reader, job, console
         self._kind = job.format or _kind_by_name(reader.name)
         self._format: LineFormat = line_format(
-            self._kind, job.field, job.n_best, job.scores, scoring=job.references is not None
+            self._kind, job.field, job.n_best, job.scores, job.alignments, scoring=job.references is not None
         )
         at_terminal = source is None and sys.stdin.isatty()
         self._chunk_lines = 1 if job.unbuffered or at_terminal else CHUNK_LINES
@@ -135,6 +142,7 @@ class _Work:
             "field": self._job.field,
             "n_best": self._job.n_best,
             "scores": self._job.scores,
+            "alignments": self._job.alignments,
             "errors": self._job.errors,
             "score_ref": self._job.references is not None,
             "chunk_lines": self._chunk_lines,
@@ -177,12 +185,26 @@ class _Work:
     def _answers(self, chunk: Chunk, advance: Callable[[int], None]) -> list[str]:
         texts = [self._text(line, number) for number, line in enumerate(chunk.lines, chunk.first)]
         if self._job.references is not None:
+            self._show(zip(texts, chunk.beside, strict=True))
             results = [[scores] for scores in self._translator.score(texts, chunk.beside, advance)]
             return [self._format.render(line, found) for line, found in zip(chunk.lines, results, strict=True)]
         scored = self._job.scores or self._job.n_best > 1
         found = self._translator.n_best(texts, self._job.n_best, chunk.first, chunk.beside, advance, scored)
         self._warn_of_long_lines(chunk.first, found)
+        self._show((text, outputs[0].text) for text, outputs in zip(texts, found, strict=True) if not outputs[0].note)
+        if self._job.alignments:
+            found = [self._aligned(text, outputs) for text, outputs in zip(texts, found, strict=True)]
         return [self._format.render(line, outputs) for line, outputs in zip(chunk.lines, found, strict=True)]
+
+    def _show(self, pairs: Iterable[tuple[str, str]]) -> None:
+        if self._job.attention is not None:
+            self._shown += islice((pair for pair in pairs if pair[0].strip()), SHOWN - len(self._shown))
+
+    def _aligned(self, text: str, outputs: list[Translation]) -> list[Translation]:
+        """The same with alignments; a line too long for the model at once has none."""
+        if outputs[0].note:
+            return outputs
+        return [replace(output, alignment=alignment(self._translator, text, output.text)) for output in outputs]
 
     def _text(self, line: str, number: int) -> str:
         try:

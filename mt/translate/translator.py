@@ -35,6 +35,7 @@ class Translation:
     score: float  # what hypotheses are ranked by: the log-probability after the length penalty
     log_probability: float  # natural logarithm, EOS counted
     note: str = ""  # what was done to a line too long for the model
+    alignment: str = ""  # which word comes from which, where that was asked for
 
 
 @dataclass(frozen=True)
