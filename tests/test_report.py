@@ -93,7 +93,11 @@ def run(tmp_path: Path) -> Path:
     (folder / "scores.json").write_text(json.dumps(score_dicts(found, EVIL, "average of 5, beam 4")))
     points = [{"checkpoint": EVIL, "update": update, "bleu": update / 12, "mark": ""} for update in (100, 300, 500)]
     points[1]["mark"] = "best"
-    curve = {"testset": EVIL, "decoding": "beam 4", "points": [*points, {**points[2], "bleu": 41, "mark": "averaged"}]}
+    curve = {
+        "testset": EVIL + "a/long/path" * 5,
+        "decoding": "beam 4",
+        "points": [*points, {**points[2], "bleu": 41, "mark": "averaged"}],
+    }
     (folder / "curves.json").write_text(json.dumps([curve]))
     (folder / "env.json").write_text(
         json.dumps({"torch": "2.13.0", "git": {"commit": "abc123"}, EVIL: [EVIL, 1, None]})
@@ -337,6 +341,7 @@ def seen_in_browser(page: str, width: int, dark: bool, folder: Path) -> dict:
         wide: inside.documentElement.scrollWidth, paper: view.getComputedStyle(inside.body).backgroundColor,
         ink: view.getComputedStyle(inside.body).color, sections: inside.querySelectorAll('section').length,
         left: Math.min(...texts.map(box => box.left)), right: Math.max(...texts.map(box => box.right)),
+        spilt: Math.max(...[...inside.querySelectorAll('figcaption')].map(note => note.scrollWidth - note.clientWidth)),
         small: Math.min(...texts.map(box => box.height))});
     """
     source = html.escape(page, quote=True)
@@ -370,6 +375,7 @@ def test_a_browser_lays_it_out_without_overflow(run: Path, tmp_path: Path, width
     assert seen["wide"] <= width
     assert seen["left"] >= 0
     assert seen["right"] <= width
+    assert seen["spilt"] <= 0
     assert seen["small"] >= 10  # pixels: letters one can read
     assert seen["paper"] == ("rgb(22, 22, 20)" if dark else "rgb(255, 255, 248)")
     assert contrast(seen["paper"], seen["ink"]) > 12

@@ -30,7 +30,7 @@ pre { white-space: pre-wrap; margin: .6rem 0 }
 .grid.wide { grid-template-columns: repeat(auto-fill, minmax(min(30rem, 100%), 1fr)) }
 figure { margin: 0; min-width: 0 }
 figcaption { min-height: 4rem }
-figcaption small { display: block; line-height: 1.35 }
+figcaption small { display: block; line-height: 1.35; overflow-wrap: anywhere }
 svg { display: block; width: 100%; height: auto; overflow: visible }
 svg text { font-size: 11px; fill: var(--soft); font-variant-numeric: lining-nums tabular-nums }
 svg text.ink { fill: var(--ink) }
@@ -44,6 +44,7 @@ svg .end { text-anchor: end } svg .middle { text-anchor: middle }
 .side { display: flex; flex-wrap: wrap; gap: 1.8rem 3rem; align-items: flex-start }
 .side figure { flex: 0 1 20rem }
 table { border-collapse: collapse; font-variant-numeric: lining-nums tabular-nums; max-width: 100% }
+table + p { margin-top: 1.6rem }
 caption { text-align: left; padding-bottom: .3rem; font-size: 1.0625rem }
 th { font-weight: normal; text-align: left; border-bottom: 1px solid var(--hair) }
 th, td { padding: .16rem 1.4rem .16rem 0; vertical-align: baseline; overflow-wrap: break-word }
