@@ -110,13 +110,14 @@ def _run_updates(run: Run, log: MetricsLog | None, console: Console) -> None:
     updates = run.config.train.updates
     with StopRequest() as stop, console.bar("training", updates, run.update) as report.show:
         try:
-            _take_updates(run, report, stop)
+            take_updates(run, report, stop)
         except LostContactError as error:
             report.write()
             raise _saved_alone(run, error) from None
 
 
-def _take_updates(run: Run, report: "Report", stop: StopRequest) -> None:
+def take_updates(run: Run, report: "Report", stop: StopRequest) -> None:
+    """The loop itself: update, report, validate and save, until a limit is reached or a stop asked for."""
     settings = run.config.train
     batches = batches_from(run.lengths_N2, run.config.batch.tokens, run.config.seed, run.cursor)
     clock = time.perf_counter()

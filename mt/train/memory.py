@@ -27,7 +27,8 @@ def _recomputed(forward: Callable[..., Any], *inputs: Any) -> Any:
 
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether an error of torch says that memory ran out, on a GPU or on the CPU."""
-    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
+    words = ("not enough memory", "can't allocate memory", "bad_alloc")  # of the CPU's allocators
+    return isinstance(error, torch.OutOfMemoryError) or any(word in str(error) for word in words)
 
 
 def release(device: torch.device) -> None:
