@@ -12,7 +12,7 @@ body { margin: 0 auto; max-width: 80rem; padding: 2rem clamp(1rem, 4vw, 3rem) 3r
   color: var(--ink); font: 1.0625rem/1.5 ETBembo, et-book, Palatino, "Palatino Linotype", Georgia, serif }
 h1 { font-weight: normal; font-size: 2rem; margin: 0 }
 form { display: flex; flex-wrap: wrap; gap: .5rem 1.4rem; margin: 1rem 0; align-items: baseline }
-label { color: var(--soft) }
+label { color: var(--soft); max-width: 100% }
 select { font: inherit; color: var(--ink); background: var(--paper); border: 1px solid var(--hair);
   padding: .1rem .3rem; max-width: 100% }
 output { display: block; min-height: 1.6em; margin: .4rem 0 1rem; font-variant-numeric: tabular-nums }
