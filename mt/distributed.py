@@ -7,6 +7,7 @@ import ctypes
 import json
 import logging
 import os
+import re
 import signal
 import sys
 import uuid
@@ -110,8 +111,8 @@ def _contact() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        reason = str(error).strip().split("\n")[0]
-        raise LostContactError(f"another process of the run is gone or silent ({reason[:200]})") from None
+        reason = re.sub(r"^(\[.*?\] *)+", "", str(error)).split("\n")[0].split(". ")[0]
+        raise LostContactError(f"another process of the run is gone or silent ({reason[:120]})") from None
 
 
 @contextmanager
