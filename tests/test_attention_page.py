@@ -75,7 +75,7 @@ def test_rows_sum_to_one_and_no_target_looks_ahead(translator: Translator) -> No
         assert found.maps.cross_LHTS.shape[2:] == (len(found.target_pieces), len(found.source_pieces))
 
 
-@pytest.mark.parametrize("source", ["a man runs here .", "a  double   space", " led", "naïve 東京 🙂 x", "a"])
+@pytest.mark.parametrize("source", ["a man runs here .", "a  double   space", " led", "naïve 東京 🙂 x", "a \ud800"])
 def test_alignments_number_words_of_both_sides(translator: Translator, source: str) -> None:
     target = "ein Mann  rennt\u00a0hier ."
     links = [tuple(map(int, link.split("-"))) for link in alignment(translator, source, target).split()]

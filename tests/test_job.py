@@ -274,6 +274,12 @@ class TestFormats:
         assert len(first["n_best"]) == 2
         assert rows[2:] == ["", ""]
 
+    def test_half_a_character_in_json_does_no_harm(self, translator: Translator, tmp_path: Path) -> None:
+        path = tmp_path / "t.jsonl"
+        path.write_text('{"source": "a man \\ud800 runs"}\n')
+        out = run(translator, path, output=tmp_path / "o.jsonl")
+        assert json.loads(out)["translation"] == translator(["a man \ufffd runs"])[0]
+
     def test_a_row_without_the_text_is_told_by_line(self, translator: Translator, tmp_path: Path) -> None:
         for name, text, field, message in (
             ("a.tsv", "x\ty\nz\n", "2", r"a\.tsv:2: has 1 columns"),

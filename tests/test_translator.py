@@ -48,6 +48,11 @@ def test_any_unicode_goes_in_and_each_line_comes_out_as_one(toy_run: Path, lines
     assert not any("\n" in text for text in translations)
 
 
+def test_half_a_character_is_read_as_its_replacement(toy_run: Path) -> None:
+    translator = opened(toy_run)
+    assert translator(["a man \ud800 runs"]) == translator(["a man \ufffd runs"])
+
+
 @pytest.mark.parametrize(
     "decode",
     [

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from mt.data.clean import valid_unicode
 from mt.data.tokenizer import BOS, EOS, Tokenizer
 from mt.errors import DataError, UsageError
 from mt.model.inspection import AttentionMaps, attention_maps
@@ -51,6 +52,7 @@ def attention_of(translator: Translator, source: str, target: str) -> Attention:
     if len(translator.models) > 1:
         raise UsageError("attention is that of one model: give one --ckpt")
     (model,), tokenizer = translator.models, translator.tokenizer
+    source, target = valid_unicode(source), valid_unicode(target)
     source_ids, target_ids = tokenizer.encode([source, target])
     device = model.embedding.weight.device
     maps = attention_maps(
@@ -69,6 +71,7 @@ def alignment(translator: Translator, source: str, target: str) -> str:
     """
     if not source.strip() or not target.strip():
         return ""
+    source, target = valid_unicode(source), valid_unicode(target)
     maps_LHTS = attention_of(translator, source, target).maps.cross_LHTS
     weights_TS = maps_LHTS[max(len(maps_LHTS) - 2, 0)].mean(dim=0)
     source_words, target_words = (_words(translator.tokenizer, text) for text in (source, target))

@@ -16,7 +16,7 @@ from mt.translate.reading import Chunk, Reader, count_lines, open_reader
 from mt.translate.translator import Translation, Translator
 
 # Lines translated together: enough to sort into full batches, few enough that a kill costs little.
-CHUNK_LINES = 4_000
+CHUNK_LINES = 2_000
 REPORT_SECONDS = 30  # between lines of progress where there is no terminal
 SHOWN_NOTES = 20  # long lines are named one by one up to this many
 
@@ -96,7 +96,7 @@ def run_job(translator: Translator, job: Job, console: Console) -> None:
         work = _Work(translator, reader, job, source, console, shown)
         if target is None:
             for text in work.results():
-                sys.stdout.buffer.write(text.encode())
+                sys.stdout.buffer.write(text.encode(errors="replace"))
                 sys.stdout.buffer.flush()
             continue
         with Output(target, work.settings) as output:

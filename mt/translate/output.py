@@ -65,7 +65,7 @@ class Output:
 
     def append(self, text: str, lines: int, input_sha256: str) -> None:
         """Write a chunk through to the disk, then note it: `lines` lines of input are done, whose hash is given."""
-        data = self._compress(text.encode())
+        data = self._compress(text.encode(errors="replace"))  # JSON can say half a character
         try:
             self._file.write(data)
             self._file.flush()

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mt.checkpoint import Checkpoint, average_weights, find_checkpoint, last_checkpoints, load_checkpoint
 from mt.config import DecodeConfig
+from mt.data.clean import valid_unicode
 from mt.data.tokenizer import BOS, EOS, Tokenizer
 from mt.device import choose_device, settle
 from mt.errors import CheckpointError, UsageError
@@ -155,7 +156,7 @@ class Translator:
         self, sources: Sequence[str], targets: Sequence[str], advance: Advance = lambda count: None
     ) -> list[PieceScores]:
         """How likely each target is as the translation of its source."""
-        source_ids, target_ids = self.tokenizer.encode(list(sources)), self.tokenizer.encode(list(targets))
+        source_ids, target_ids = self._encode(sources), self._encode(targets)
         results: list[PieceScores | None] = [None] * len(source_ids)
         lengths = [max(len(source), len(target)) + 1 for source, target in zip(source_ids, target_ids, strict=True)]
         for rows in decoding_batches(lengths, self.decode.batch_tokens // 4):  # all logits are kept: less at once
@@ -165,7 +166,7 @@ class Translator:
             for row, logps in zip(rows, found, strict=True):
                 total = math.fsum(logps)
                 score = total / float(penalty_of(self.decode)(torch.tensor(float(len(logps)))))
-                pieces = [*self.tokenizer.pieces(targets[row]), "</s>"]
+                pieces = [*self.tokenizer.pieces(valid_unicode(targets[row])), "</s>"]
                 results[row] = PieceScores(score, total, pieces, logps)
             advance(len(rows))
         return [result for result in results if result is not None]
@@ -173,8 +174,8 @@ class Translator:
     def _segments(self, lines: Sequence[str], first: int, prefixes: Sequence[str]) -> list[_Segment]:
         """What is to be decoded: nothing of blank lines, long lines in parts."""
         wanted = [index for index, line in enumerate(lines) if line.strip()]
-        sources = self.tokenizer.encode([lines[index] for index in wanted])
-        starts = self.tokenizer.encode([prefixes[index] for index in wanted]) if prefixes else [[]] * len(wanted)
+        sources = self._encode([lines[index] for index in wanted])
+        starts = self._encode([prefixes[index] for index in wanted]) if prefixes else [[]] * len(wanted)
         segments = []
         for index, ids, prefix in zip(wanted, sources, starts, strict=True):
             if len(ids) <= self.decode.max_source:
@@ -183,11 +184,14 @@ class Translator:
                 parts = [ids[: self.decode.max_source]]
                 note = f"cut after {self.decode.max_source} of {len(ids):,} pieces"
             else:
-                parts = split_line(lines[index], self.tokenizer, self.decode.max_source)
+                parts = split_line(valid_unicode(lines[index]), self.tokenizer, self.decode.max_source)
                 note = f"{len(ids):,} pieces, translated in {len(parts):,} parts"
             for part, part_ids in enumerate(parts):
                 segments.append(_Segment(first + index, part, part_ids, [] if part else prefix, note))
         return segments
+
+    def _encode(self, lines: Sequence[str]) -> list[list[int]]:
+        return self.tokenizer.encode([valid_unicode(line) for line in lines])
 
     def _greedy(self, segments: list[_Segment], count: int) -> list[list[Hypothesis]]:
         decoding = GreedyDecoding(self.models, self._source(segments), 1)
