@@ -11,8 +11,6 @@ import torch
 from mt.config import Config, load_config
 from mt.console import Console
 
-SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
-
 ENGLISH = ["a man", "a woman", "a dog", "the old man", "the old dog", "the woman"]
 GERMAN = ["ein Mann", "eine Frau", "ein Hund", "der alte Mann", "der alte Hund", "die Frau"]
 VERBS = [("runs", "rennt"), ("sleeps", "schläft"), ("eats", "isst"), ("sings", "singt")]

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import SHARED_DATA
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,6 +17,8 @@ from mt.errors import CheckpointError, UsageError
 from mt.translate.decoding import NEVER, forced_log_probabilities
 from mt.translate.long_lines import split_line
 from mt.translate.translator import decoding_batches
+
+SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 REAL_RUN = Path(__file__).parents[1] / "runs" / "multi30k"
 
