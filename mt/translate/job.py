@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -93,7 +94,7 @@ def run_job(translator: Translator, job: Job, console: Console) -> None:
         reader = open_reader(source, job.prefixes or job.references, job.errors)
         if source is None and sys.stdin.isatty():
             console.say("type a line to translate; end with Ctrl-D")
-        work = _Work(translator, reader, job, source, console, shown)
+        work = _Work(translator, reader, job, source, target, console, shown)
         if target is None:
             for text in work.results():
                 sys.stdout.buffer.write(text.encode(errors="replace"))
@@ -119,6 +120,7 @@ class _Work:
         reader: Reader,
         job: Job,
         source: Stream,
+        target: Stream,
         console: Console,
         shown: list[tuple[str, str]],
     ) -> None:
@@ -131,6 +133,7 @@ class _Work:
         at_terminal = source is None and sys.stdin.isatty()
         self._chunk_lines = 1 if job.unbuffered or at_terminal else CHUNK_LINES
         self._total = None if console.quiet else count_lines(source)
+        self._to_stdout = target is None
         self._notes = 0
 
     @property
@@ -164,7 +167,10 @@ class _Work:
         begun, last_told = time.monotonic(), time.monotonic()
         done_before = self._reader.done
         left = None if self._total is None else self._total - done_before
-        with self._console.track("translating", total=left) as advance:
+        # A bar would be drawn over translations that go to the same terminal, and over what is typed.
+        is_shown = self._chunk_lines > 1 and not (self._to_stdout and sys.stdout.isatty())
+        tracking = self._console.track("translating", total=left) if is_shown else nullcontext(lambda count: None)
+        with tracking as advance:
             while (chunk := self._reader.read(self._chunk_lines)).lines:
                 yield head + "".join(f"{line}\n" for line in self._answers(chunk, advance))
                 head = ""
