@@ -98,6 +98,7 @@ class DataConfig(Section):
         Source(dataset="wmt/wmt14", config="de-en", split="test"),
     )  # newstest2014; what mt evaluate scores by default
     vocab_size: int = Field(37_000, ge=16, le=65_536)  # 5.1: "a shared source-target vocabulary of about 37000 tokens"
+    tokenizer: str | None = None  # a tokenizer.model to use, not learn: with mt train --init-from, the one of its data
     tokenizer_sample: int = Field(2_000_000, ge=1)  # sentences the subword model is trained on; bounds memory
     clean: CleanConfig = CleanConfig()
 

@@ -324,6 +324,28 @@ def test_prepared_data_do_without_their_sources(own_text, tmp_path, quiet):
     assert "as it was prepared" in console.heard[0]
 
 
+def test_a_given_tokenizer_is_used_and_another_one_noticed(config, own_text, tmp_path, quiet):
+    first = prepare(config, quiet)
+    given = tmp_path / "given.model"
+    given.write_bytes(first.tokenizer.model_bytes)
+    append(own_text / "train.en", "a cat runs .\n")
+    append(own_text / "train.de", "eine Katze rennt .\n")
+    other = config_for(tmp_path / "other", own_text, tokenizer=str(given))
+    second = prepare(other, quiet)
+    assert second.tokenizer.fingerprint == first.tokenizer.fingerprint
+    assert len(second.train) == len(first.train) + 1
+    smaller = prepare(config_for(tmp_path / "smaller", own_text, vocab_size=300), quiet)
+    given.write_bytes(smaller.tokenizer.model_bytes)
+    assert prepare(other, quiet).tokenizer.fingerprint == smaller.tokenizer.fingerprint
+    given.unlink()
+    assert prepare(other, quiet).tokenizer.fingerprint == smaller.tokenizer.fingerprint
+
+
+def test_a_given_tokenizer_that_is_not_there_is_said(config, quiet):
+    with pytest.raises(DataError, match=r"none\.model: cannot be read"):
+        prepare(changed(config, tokenizer="none.model"), quiet)
+
+
 def test_a_failed_attempt_leaves_the_old_data_in_place(own_text, tmp_path, quiet):
     config = config_for(tmp_path, own_text)
     prepare(config, quiet)

@@ -145,7 +145,25 @@ def _changed_settings(manifest: dict[str, Any], config: Config) -> list[str]:
     sources = [f"data.{split}" for split in SPLITS if getattr(before, split) != getattr(config.data, split)]
     same_sources = config.data.model_copy(update={split: getattr(before, split) for split in SPLITS})
     others = [f"data.{line}" for line in differences(before, same_sources)]
+    if not others and _is_other_tokenizer(config.data.tokenizer, manifest):
+        others = [f"data.tokenizer: {config.data.tokenizer} is another one"]
     return [*sources, *others, *([f"seed: {seed} -> {config.seed}"] if seed != config.seed else [])]
+
+
+def _is_other_tokenizer(path: str | None, manifest: dict[str, Any]) -> bool:
+    """Whether the file named differs from what was used; like a source, it may be gone once the data are prepared."""
+    if path is None or not Path(path).exists():
+        return False
+    return Tokenizer(Path(path).read_bytes()).fingerprint != str(manifest["tokenizer"]["fingerprint"])
+
+
+def _given_tokenizer(data: DataConfig) -> Tokenizer | None:
+    if data.tokenizer is None:
+        return None
+    try:
+        return Tokenizer(Path(data.tokenizer).read_bytes())
+    except OSError as error:
+        raise DataError(f"data.tokenizer {data.tokenizer}: cannot be read: {error.strerror}") from None
 
 
 def _changed_sources(manifest: dict[str, Any], data: DataConfig) -> list[str]:
@@ -222,7 +240,7 @@ def _build(config: Config, console: Console) -> None:
         readings["train"] = [source.reading for source in kept]
         _refuse_changed(files)
         _refuse_nothing(sum(reading.kept for reading in readings["train"]), drops)
-        tokenizer = learn_tokenizer(kept, config, console)
+        tokenizer = _given_tokenizer(data) or learn_tokenizer(kept, config, console)
         (folder / "tokenizer.model").write_bytes(tokenizer.model_bytes)
         (folder / "train").mkdir()
         encode_training(kept, tokenizer, folder / "train", config, drops, console)
