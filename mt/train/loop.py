@@ -137,7 +137,10 @@ def take_updates(run: Run, report: "Report", stop: StopRequest) -> None:
             return
         rows, next_cursor = next(batches)
         halvings = run.halvings
-        record = take_update(run, rows)
+        try:
+            record = take_update(run, rows, stop.check if run.world.size == 1 else lambda: None)
+        except Interrupted:
+            continue  # the update is left undone, and taken again on resuming
         if run.halvings > halvings:
             _warn_of_memory(run, report.console)
         run.update, run.cursor = run.update + 1, next_cursor

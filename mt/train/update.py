@@ -1,6 +1,6 @@
 """One update of the weights: its micro-batches dealt out, their gradients summed, Adam's step."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,10 +26,11 @@ class OutOfMemoryError(MtError):
 Pieces = Sequence[tuple[int, Rows]]  # micro-batches and the numbers of their dropout seeds
 
 
-def take_update(run: Run, rows: Rows) -> dict[str, Any]:
+def take_update(run: Run, rows: Rows, check: Callable[[], None] = lambda: None) -> dict[str, Any]:
     """One update of the weights from the pairs of `rows`, however they are cut and whichever process has which.
 
     The loss is the mean over all target tokens of the update, so every token weighs the same.
+    check: called before each micro-batch; what it raises leaves the update undone, and the weights as they were.
     Returns the update's record; loss and gradient norm are tensors, not waited for.
     """
     config, update, lengths_N2 = run.config, run.update + 1, run.lengths_N2
@@ -37,7 +38,7 @@ def take_update(run: Run, rows: Rows) -> dict[str, Any]:
     tokens = int(lengths_N2[rows, 1].sum())
     pieces = cut(run, rows)
     run.adam.zero_grad()
-    loss = accumulate_own(run, run.world.share(pieces), tokens)
+    loss = accumulate_own(run, run.world.share(pieces), tokens, check)
     sum_over_world(run, loss)
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     gradient_norm = torch.nn.utils.get_total_norm(gradients)
@@ -71,7 +72,7 @@ def cut(run: Run, rows: Rows) -> Pieces:
     return [(index, piece) for index, piece in enumerate(pieces) if len(piece)]
 
 
-def accumulate_own(run: Run, pieces: Pieces, tokens: int) -> Tensor:
+def accumulate_own(run: Run, pieces: Pieces, tokens: int, check: Callable[[], None] = lambda: None) -> Tensor:
     """Add the gradients of this process's micro-batches, halving them while memory does not suffice.
 
     What an update sees stays the same, so no other process needs to know.
@@ -80,7 +81,7 @@ def accumulate_own(run: Run, pieces: Pieces, tokens: int) -> Tensor:
     while True:
         smaller = _halved(pieces, run.halvings)
         try:
-            return _accumulate_all(run, smaller, tokens)
+            return _accumulate_all(run, smaller, tokens, check)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -104,7 +105,7 @@ def _halved(pieces: Pieces, halvings: int) -> Pieces:
     ]
 
 
-def _accumulate_all(run: Run, pieces: Pieces, tokens: int) -> Tensor:
+def _accumulate_all(run: Run, pieces: Pieces, tokens: int, check: Callable[[], None]) -> Tensor:
     config, corpus = run.config, run.prepared.train
     alpha, smoothing = config.train.bpe_dropout, config.train.label_smoothing
     loss = torch.zeros((), device=run.device)
