@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import asdict, replace
+from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
@@ -63,6 +64,9 @@ def test_examples_are_training_pairs_with_their_pieces(config, quiet):
     inspection = inspect(config, quiet)
     assert len(inspection.examples) == PAIRS
     for example in inspection.examples:
+        path, line = example.origin.rsplit(":", 1)
+        text = Path(f"{path}.en").read_text("utf-8").split("\n")
+        assert text[int(line) - 1] == example.source
         assert "".join(example.source_pieces).replace("\u2581", " ") == f" {example.source}"
     assert inspect(config, quiet).examples == inspection.examples
 
@@ -88,7 +92,7 @@ def test_the_page_stands_alone_and_shows_text_as_text(config, quiet):
 
 
 def test_text_is_escaped_in_the_page(config, quiet):
-    strange = Example("<b>bold</b> & co", "<i>", ["<b>"], ["&amp;"])
+    strange = Example("a<b:1", "<b>bold</b> & co", "<i>", ["<b>"], ["&amp;"])
     page = render_page(replace(inspect(config, quiet), dir="<data>", examples=[strange]))
     assert not re.search(r"<b>|<i>|<data>| & ", page)
     assert "&lt;b&gt;bold&lt;/b&gt; &amp; co" in page

@@ -180,6 +180,40 @@ def test_every_layout_in_one_config(tmp_path, toy_text, quiet):
 STRANGE = ["emoji 👩‍👩‍👧", "e\u0301 and é", "U+2028 \u2028 inside", 'a "quote"', "tab\tinside", "\u2581", "ﬁ ½"]
 
 
+def test_the_origin_of_every_pair_leads_back_to_its_text(toy_text, tmp_path, quiet, monkeypatch):
+    """Through chunks, drops of each kind, duplicates within and across sources, weights and layouts."""
+    for module in ("sources", "build"):
+        monkeypatch.setattr(f"mt.data.{module}.CHUNK", 7)
+    pairs = [(f"number {number}", f"Nummer {number}") for number in range(1, 61)]
+    pairs[4:8] = [("", "leer"), ("copy", "copy"), ("long " * 100, "lang " * 100), ("x", "q w y z v j " * 3)]
+    text = [*pairs[:20], *pairs[10:20], *pairs[20:30]]
+    for side, language in enumerate(("en", "de")):
+        (tmp_path / f"text.{language}").write_text("".join(f"{pair[side]}\n" for pair in text), "utf-8")
+    table = [("en", "de"), *pairs[25:35], ("broken row",), *pairs[35:40]]
+    (tmp_path / "table.tsv").write_text("".join("\t".join(row) + "\n" for row in table), "utf-8")
+    rows = [json.dumps({"en": pair[0], "de": pair[1]}) for pair in pairs[30:]]
+    (tmp_path / "rows.jsonl").write_text("\n".join(rows[:20]), "utf-8")
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "train.jsonl").write_text("\n".join(rows), "utf-8")
+    train = [
+        {"prefix": str(tmp_path / "text"), "weight": 0.5},
+        str(tmp_path / "table.tsv"),
+        {"pairs": str(tmp_path / "rows.jsonl"), "weight": 2.5},
+        {"dataset": str(tmp_path / "set")},
+    ]
+    prepared = prepare(config_for(tmp_path, toy_text, train=train, clean=CleanConfig(max_pieces=60)), quiet)
+
+    named = {"text": text, "table.tsv": table, "rows.jsonl": pairs[30:50], "set train": pairs[30:]}
+    places = {f"{tmp_path}/{name}:{line}": pair for name, of in named.items() for line, pair in enumerate(of, 1)}
+    origins = prepared.origin(range(len(prepared.train)))
+    assert [places[origin] for origin in origins] == training_text(prepared)
+    assert {origin.split(":")[0] for origin in origins} == {f"{tmp_path}/{name}" for name in named}
+    assert prepared.manifest["dropped"] == {
+        "duplicate": 10 + 5 + 10 + 20,
+        **dict.fromkeys(("empty side", "source equals target", "too long", "length ratio", "not 2 columns"), 1),
+    }
+
+
 # --- What is dropped ---------------------------------------------------------------------------------------------
 
 
@@ -293,6 +327,17 @@ def test_a_changed_setting_is_named_and_prepared_anew(config, quiet, change, sai
     console = Listener()
     prepare(changed(config, **change), console)
     assert console.heard[0] == f"{config.data.dir}: preparing again, changed: {said}"
+
+
+def test_data_of_another_version_are_prepared_anew(config, quiet):
+    before = prepare(config, quiet).fingerprint
+    manifest = config.data.dir / "manifest.json"
+    manifest.write_text(manifest.read_text("utf-8").replace('"format": 2', '"format": 1'), "utf-8")
+    with pytest.raises(DataError, match="was prepared by another version of mt; run mt prepare"):
+        open_prepared(config.data.dir)
+    console = Listener()
+    assert prepare(config, console).fingerprint == before
+    assert console.heard[0] == f"{config.data.dir}: preparing again, another version of mt did it"
 
 
 def test_a_changed_source_is_named_and_prepared_anew(own_text, tmp_path, quiet):

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
+import numpy.typing as npt
 
 from mt.config import Config, Source
 from mt.console import Console
 from mt.data.clean import Drops, SeenPairs, length_problems, text_problems, valid_unicode
-from mt.data.corpus import Corpus, CorpusWriter, Sentences, Whole
+from mt.data.corpus import ORIGIN, Corpus, CorpusWriter, Sentences, Whole, write_origins
 from mt.data.sources import CHUNK, Chunk, count_pairs, name_of, read_pairs
 from mt.data.tokenizer import Tokenizer, train_tokenizer
 from mt.errors import DataError
@@ -114,19 +115,29 @@ def _sample(sources: Sequence[Kept], rate: float, seed: int) -> Iterator[list[st
 def encode_training(
     sources: Sequence[Kept], tokenizer: Tokenizer, folder: Path, config: Config, drops: Drops, console: Console
 ) -> None:
-    """Write the ids of the kept pairs that pass the rules on length, as often as their source's weight says."""
+    """Write the kept pairs that pass the rules on length, as often as their source's weight says: ids and origins."""
     random = np.random.default_rng(config.seed)
     total = sum(kept.reading.kept for kept in sources)
-    chunks = ((kept.source, *chunk) for kept in sources for chunk in kept.chunks())
+    chunks = ((index, *chunk) for index, kept in enumerate(sources) for chunk in kept.chunks())
+    origins = []
     with CorpusWriter(folder) as writer, console.track("encoding", total, unit="pairs") as advance:
-        for (source, numbers, source_lines, target_lines), pairs in _encoded(tokenizer, chunks):
+        for (index, numbers, source_lines, target_lines), pairs in _encoded(tokenizer, chunks):
+            source = sources[index].source
             problems = length_problems(pairs, config.data.clean)
             for row, problem in problems.items():
                 drops.add(problem, f"{name_of(source)}:{numbers[row]}", source_lines[row], target_lines[row])
             times_N = _times(len(pairs), source.weight, random)
             times_N[list(problems)] = 0
             writer.write(pairs.take(np.repeat(np.arange(len(pairs)), times_N)))
+            origins.append(np.repeat(_origins(index, numbers), times_N))
             advance(len(pairs))
+    write_origins(folder, origins)
+
+
+def _origins(source: int, numbers: list[str]) -> npt.NDArray[np.void]:
+    origins_N = np.empty(len(numbers), dtype=ORIGIN)
+    origins_N["source"], origins_N["line"] = source, [int(number) for number in numbers]
+    return origins_N
 
 
 def _times(count: int, weight: float, random: np.random.Generator) -> Whole:
@@ -135,7 +146,7 @@ def _times(count: int, weight: float, random: np.random.Generator) -> Whole:
     return np.full(count, whole) + (random.random(count) < weight - whole)
 
 
-NumberedChunk = tuple[Source, list[str], list[str], list[str]]  # with line numbers, source lines, target lines
+NumberedChunk = tuple[int, list[str], list[str], list[str]]  # number of the source, of lines; source and target lines
 
 
 def _encoded(tokenizer: Tokenizer, chunks: Iterable[NumberedChunk]) -> Iterator[tuple[NumberedChunk, Corpus]]:

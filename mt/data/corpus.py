@@ -19,6 +19,8 @@ from mt.errors import DataError
 Ids = npt.NDArray[np.uint16]
 Whole = npt.NDArray[np.int64]  # whole numbers: rows, lengths, offsets, and ids in a batch
 
+ORIGIN = np.dtype([("source", "<u2"), ("line", "<u4")])  # where a pair was read; sources from 0, lines from 1
+
 _HEADER_BYTES = 128  # what numpy writes before a one-dimensional array, whatever its length
 
 
@@ -87,6 +89,15 @@ class Corpus:
 def open_corpus(folder: Path) -> Corpus:
     """Map a written corpus; raises DataError when a file is missing or damaged."""
     return Corpus(_open_sentences(folder, "source"), _open_sentences(folder, "target"))
+
+
+def open_origins(folder: Path) -> npt.NDArray[np.void]:
+    """Map the origins of a training corpus, one a pair; raises DataError when they are missing or damaged."""
+    return _mapped(folder / "origins.npy")
+
+
+def write_origins(folder: Path, origins: list[npt.NDArray[np.void]]) -> None:
+    np.save(folder / "origins.npy", np.concatenate(origins), allow_pickle=False)
 
 
 def _open_sentences(folder: Path, side: str) -> Sentences:

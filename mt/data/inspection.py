@@ -40,6 +40,7 @@ class Side:
 class Example:
     """A training pair and the pieces it is cut into."""
 
+    origin: str  # source and line
     source: str
     target: str
     source_pieces: list[str]
@@ -140,8 +141,8 @@ def _examples(prepared: Prepared, seed: int) -> list[Example]:
     sources = tokenizer.decode([corpus.source[row].tolist() for row in rows])
     targets = tokenizer.decode([corpus.target[row].tolist() for row in rows])
     return [
-        Example(source, target, tokenizer.pieces(source), tokenizer.pieces(target))
-        for source, target in zip(sources, targets, strict=True)
+        Example(origin, source, target, tokenizer.pieces(source), tokenizer.pieces(target))
+        for origin, source, target in zip(prepared.origin(rows), sources, targets, strict=True)
     ]
 
 
@@ -193,7 +194,8 @@ def _table(inspection: Inspection) -> Iterator[str]:
 
 def _pairs_to_read(inspection: Inspection) -> Iterator[str]:
     for number, example in enumerate(inspection.examples, 1):
-        yield f"{number:>2}  {example.source}"
+        yield f"{number:>2}  {example.origin}"
+        yield f"    {example.source}"
         yield f"    {example.target}"
         yield f"    {' '.join(example.source_pieces)}"
         yield f"    {' '.join(example.target_pieces)}"

@@ -3,7 +3,7 @@
 data/NAME/manifest.json     sources with sizes and hashes, settings, counts, drops by reason, versions
 data/NAME/tokenizer.model   the joint BPE
 data/NAME/dropped.tsv       a sample of the dropped pairs, by reason
-data/NAME/train/            ids of both sides
+data/NAME/train/            ids of both sides, and where each pair was read
 data/NAME/valid/            ids and text
 data/NAME/test/             text
 """
@@ -19,19 +19,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import ValidationError
 
 from mt.config import Config, DataConfig, Source, differences
 from mt.console import Console
 from mt.data.build import Reading, copy_text, encode_text, encode_training, keep_usable, learn_tokenizer, read_text
 from mt.data.clean import Drops
-from mt.data.corpus import Corpus, open_corpus
+from mt.data.corpus import Corpus, Whole, open_corpus, open_origins
 from mt.data.folder import locked, replaced
 from mt.data.sources import name_of, source_files
 from mt.data.tokenizer import Tokenizer
 from mt.errors import DataError
 
-FORMAT = 1  # of the folder; another number means it has to be prepared again
+FORMAT = 2  # of the folder; another number means it has to be prepared again
 
 SPLITS = ("train", "valid", "test")
 
@@ -45,6 +46,7 @@ class Prepared:
     dir: Path
     tokenizer: Tokenizer
     train: Corpus
+    origins: npt.NDArray[np.void]  # of the training pairs
     valid: Corpus
     manifest: dict[str, Any]
     fingerprint: str
@@ -53,12 +55,19 @@ class Prepared:
         """The lines of `valid` or `test` as they were read; none when the config names no such source."""
         return read_text(self.dir / split / "source.txt"), read_text(self.dir / split / "target.txt")
 
+    def origin(self, rows: Sequence[int] | Whole) -> list[str]:
+        """Where training pairs were read, as `dropped.tsv` names places: source and line."""
+        names = [source["name"] for source in self.manifest["sources"]["train"]]
+        return [f"{names[source]}:{line}" for source, line in self.origins[rows].tolist()]
+
 
 def open_prepared(folder: Path) -> Prepared:
     """Open what `prepare` made; raises DataError when there is nothing or it is damaged."""
     manifest = _read_manifest(folder)
     if manifest is None:
         raise DataError(f"{folder} holds no prepared data; run mt prepare CONFIG")
+    if manifest.get("format") != FORMAT:
+        raise DataError(f"{folder} was prepared by another version of mt; run mt prepare CONFIG")
     for name, file in manifest["files"].items():
         path = folder / name
         if not path.is_file() or path.stat().st_size != file["bytes"]:
@@ -67,6 +76,7 @@ def open_prepared(folder: Path) -> Prepared:
         dir=folder,
         tokenizer=Tokenizer((folder / "tokenizer.model").read_bytes()),
         train=open_corpus(folder / "train"),
+        origins=open_origins(folder / "train"),
         valid=open_corpus(folder / "valid"),
         manifest=manifest,
         fingerprint=manifest["fingerprint"],
@@ -102,6 +112,8 @@ def _why_prepare(config: Config, console: Console) -> str:
         if _is_foreign(folder):
             raise DataError(f"{folder} is no folder of prepared data; set data.dir to one that may be replaced")
         return "preparing"
+    if manifest.get("format") != FORMAT:
+        return "preparing again, another version of mt did it"
     changes = _changed_settings(manifest, config)
     if not changes:
         try:
@@ -120,7 +132,7 @@ def _read_manifest(folder: Path) -> dict[str, Any] | None:
         raise DataError(
             f"{folder}/manifest.json cannot be read ({error}); delete {folder} to prepare it again"
         ) from None
-    return manifest if manifest.get("format") == FORMAT else None
+    return manifest
 
 
 def _is_foreign(folder: Path) -> bool:
@@ -317,7 +329,7 @@ def _written(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def _fingerprint(tokenizer: Tokenizer, files: dict[str, dict[str, Any]]) -> str:
-    ids = [f"{name} {file['sha256']}" for name, file in files.items() if name.endswith(".npy")]
+    ids = [f"{name} {file['sha256']}" for name, file in files.items() if name.endswith((".ids.npy", ".offsets.npy"))]
     return hashlib.sha256("\n".join([tokenizer.fingerprint, *ids]).encode()).hexdigest()
 
 
@@ -336,7 +348,8 @@ def _refuse_too_long(prepared: Prepared, config: Config) -> None:
         longest_N = np.maximum(corpus.source.lengths, corpus.target.lengths)
         row = int(longest_N.argmax())
         if longest_N[row] > config.batch.tokens:
+            pair = prepared.origin([row])[0] if split == "training" else f"validation pair {row + 1}"
             raise DataError(
-                f"{split} pair {row + 1} has {longest_N[row]:,} pieces on one side, but a batch holds "
+                f"{pair} has {longest_N[row]:,} pieces on one side, but a batch holds "
                 f"{config.batch.tokens:,}: raise batch.tokens or lower data.clean.max_pieces"
             )
