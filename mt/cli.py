@@ -172,14 +172,17 @@ def translate(
     batch_tokens: Annotated[int | None, typer.Option(help="Source pieces decoded together.")] = None,
     average: Average = None,
     device: Device = "auto",
+    processes: Annotated[
+        int,
+        typer.Option("--gpus", "--processes", metavar="N", help="Share files among N GPUs or CPU processes.", min=1),
+    ] = 1,
     quiet: Quiet = False,
 ) -> None:
     """Translate lines of text: one line out for each line in.
 
     A job that was killed goes on where it was when the same command is given again.
     """
-    from mt.console import Console
-    from mt.translate.job import Job, plan_job, run_job
+    from mt.translate.job import Job, plan_job
 
     job = Job(
         inputs=tuple(inputs or [None]),
@@ -196,8 +199,12 @@ def translate(
         attention=attention,
         self_attention=self_attention,
     )
-    plan_job(job)  # before the model is opened: a wrong path is said at once
-    from mt.translate.translator import Translator
+    plan_job(job, processes)  # before the model is opened: a wrong path is said at once
+    if processes > 1:
+        from mt.distributed import launch
+
+        return launch(processes, [*sys.argv[1:], "--gpus", "1"], device)  # of an option given twice, the last counts
+    from mt.translate.command import translate as run_translation
 
     asked = {
         "beam": beam,
@@ -217,10 +224,7 @@ def translate(
         "batch_tokens": batch_tokens,
     }
     decode = {name: value for name, value in asked.items() if value is not None}
-    console = Console(quiet)
-    translator = Translator(*ckpt, device=device, average=average, decode=decode)
-    console.say(f"model: {translator.name}")
-    run_job(translator, job, console)
+    return run_translation(ckpt, job, device, average, decode, quiet)
 
 
 @app.command()

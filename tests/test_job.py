@@ -2,6 +2,7 @@
 
 import bz2
 import gzip
+import hashlib
 import io
 import json
 import lzma
@@ -12,15 +13,21 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
+from worlds import fork_world, statuses
 
 from mt.console import Console
 from mt.data.sources import opened
+from mt.distributed import World, joined
 from mt.errors import DataError, UsageError
 from mt.translate import job as job_module
+from mt.translate.command import translate
 from mt.translate.job import Job, plan_job, run_job
+from mt.translate.parts import Parts
 from mt.translate.translator import Translator
 
 LINES = [
@@ -340,3 +347,148 @@ def test_a_closed_pipe_ends_the_command_quietly(toy_run: Path, tmp_path: Path) -
     result = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
     assert result.stderr == ""
     assert result.stdout.count("\n") == 1
+
+
+class TestSeveralProcesses:
+    """Each takes chunks in turn; the output is that of one process, byte for byte."""
+
+    @pytest.fixture(autouse=True)
+    def small_chunks(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(job_module, "CHUNK_LINES", 7)
+
+    @pytest.fixture
+    def big(self, tmp_path: Path) -> Path:
+        path = tmp_path / "big.txt"
+        path.write_text("".join(f"a man number {number} runs here .\n" for number in range(100)))
+        return path
+
+    def share(self, translator: Translator, job: Job, size: int, errors: Path | None = None) -> list[int]:
+        def work() -> None:
+            with joined(torch.device("cpu")) as world:
+                run_job(translator, job, Console(quiet=True), world)
+
+        return fork_world(size, work, errors)
+
+    @pytest.mark.parametrize("name", ["out.txt", "out.txt.gz"])
+    @pytest.mark.parametrize("size", [2, 3])
+    def test_write_what_one_writes(
+        self, translator: Translator, big: Path, tmp_path: Path, name: str, size: int
+    ) -> None:
+        options = {"n_best": 2, "scores": True}
+        expected = run(translator, big, output=tmp_path / f"one-{name}", **options)
+        job = Job(inputs=(big,), outputs=(tmp_path / name,), n_best=2, scores=True)
+        assert statuses(self.share(translator, job, size)) == [0] * size
+        assert (tmp_path / name).read_bytes() == expected
+        assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["big.txt", f"one-{name}", name])
+
+    def test_share_tables_and_objects_with_their_partners(self, translator: Translator, tmp_path: Path) -> None:
+        table, objects, references = tmp_path / "t.tsv", tmp_path / "o.jsonl", tmp_path / "r"
+        table.write_text("id\ten\n" + "".join(f"{number}\ta man {number}\n" for number in range(40)))
+        objects.write_text(
+            "".join(json.dumps({"source": f"a man {number}", "id": number}) + "\n" for number in range(40))
+        )
+        references.write_text("ein Mann\n" * 40)
+        out = tmp_path / "out"
+        for job in (
+            Job(inputs=(table,), outputs=(out,), field="en"),
+            Job(inputs=(objects,), outputs=(out,), references=references),
+        ):
+            run_job(translator, job, Console(quiet=True))
+            expected = out.read_bytes()
+            assert statuses(self.share(translator, job, 2)) == [0, 0]
+            assert out.read_bytes() == expected
+
+    def test_take_one_file_after_another(self, translator: Translator, big: Path, tmp_path: Path) -> None:
+        (tmp_path / "short").write_text("a dog\n")
+        (tmp_path / "empty").touch()
+        (tmp_path / "out").mkdir()
+        inputs = (tmp_path / "short", tmp_path / "empty", big)
+        assert statuses(self.share(translator, Job(inputs=inputs, outputs=(tmp_path / "out",)), 2)) == [0, 0]
+        for source in inputs:
+            assert (tmp_path / "out" / source.name).read_bytes() == run(translator, source, output=tmp_path / "one")
+
+    @pytest.mark.parametrize("then", [1, 2, 3])
+    def test_killed_go_on_as_however_many(self, translator: Translator, big: Path, tmp_path: Path, then: int) -> None:
+        big.write_bytes(big.read_bytes() * 5)
+        expected = run(translator, big, output=tmp_path / "one")
+        target, sidecar = tmp_path / "out", tmp_path / ".out.progress"
+        job = Job(inputs=(big,), outputs=(target,))
+        children = self.share(translator, job, 2)
+        deadline = time.monotonic() + 60
+        while not sidecar.exists() or json.loads(sidecar.read_text())["lines"] < 28:
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        for child in children:
+            os.kill(child, signal.SIGKILL)
+        assert statuses(children) == [-signal.SIGKILL] * 2
+        assert not target.exists()
+        assert statuses(self.share(translator, job, then)) == [0] * then
+        assert target.read_bytes() == expected
+        assert not sidecar.exists()
+        assert not (tmp_path / ".out.parts").exists()
+
+    def test_use_no_chunk_made_otherwise(self, translator: Translator, big: Path, tmp_path: Path) -> None:
+        """One of another input, or made under other settings, is made again."""
+        target, begin = tmp_path / "out", b"".join(big.read_bytes().splitlines(keepends=True)[:14])
+        stale = Parts(target, {"beam": 1}, World(1, 2))
+        stale.open()
+        stale.put("stale\n" * 7, 14, hashlib.sha256(begin).hexdigest())
+        stale.put("stale\n" * 7, 14, hashlib.sha256(b"other").hexdigest())
+        assert statuses(self.share(translator, Job(inputs=(big,), outputs=(target,)), 2)) == [0, 0]
+        assert target.read_bytes() == run(translator, big, output=tmp_path / "one")
+
+    def test_name_the_bad_line_once(self, translator: Translator, big: Path, tmp_path: Path) -> None:
+        big.write_bytes(b"a man\n" * 9 + b"\xff\n" + b"a dog\n" * 30)
+        job = Job(inputs=(big,), outputs=(tmp_path / "out",))
+        children = self.share(translator, job, 2, tmp_path / "errors")
+        assert statuses(children[1:]) == [2]
+        os.kill(children[0], signal.SIGTERM)  # as whoever starts several processes does when one has failed
+        statuses(children[:1])
+        assert (tmp_path / "errors").read_text().count("big.txt:10: not UTF-8") == 1
+        big.write_bytes(big.read_bytes().replace(b"\xff", b"a cat"))
+        assert statuses(self.share(translator, job, 2)) == [0, 0]
+        assert (tmp_path / "out").read_bytes() == run(translator, big, output=tmp_path / "one")
+
+    def test_say_a_mistake_once(self, toy_run: Path, big: Path, tmp_path: Path) -> None:
+        job = Job(inputs=(big,), outputs=(tmp_path / "out",))
+        work = partial(translate, [toy_run], job, "cpu", None, {"beam": 3, "groups": 2})
+        assert statuses(fork_world(2, work, tmp_path / "errors")) == [2, 1]
+        assert (tmp_path / "errors").read_text() == "mt: decode: a beam of 3 cannot be cut into 2 groups of one size\n"
+
+    def test_share_no_pipe(self, big: Path) -> None:
+        for job in (Job(), Job(inputs=(big,)), Job(outputs=(big,))):
+            with pytest.raises(UsageError, match="several processes share files, no pipes: give --input and --output"):
+                plan_job(job, 2)
+
+    @pytest.mark.slow
+    def test_are_started_by_the_command_which_names_the_one_that_died(
+        self, toy_run: Path, big: Path, tmp_path: Path
+    ) -> None:
+        big.write_bytes(big.read_bytes() * 4_000)
+        arguments = ["--ckpt", toy_run, "--input", big, "--output", tmp_path / "out", "--device", "cpu", "--gpus", "2"]
+        command = [sys.executable, "-m", "mt", "translate", *map(str, arguments), "--beam", "1"]
+        process = subprocess.Popen(command, text=True, stderr=subprocess.PIPE)
+        while not (tmp_path / ".out.progress").exists():
+            assert process.poll() is None
+            time.sleep(0.1)
+        (second,) = [pid for pid in children_of(process.pid) if b"\0RANK=1\0" in environment_of(pid)]
+        os.kill(second, signal.SIGKILL)
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 1
+        assert "process 1 of 2 was ended by SIGKILL; the same command goes on from what is saved" in errors
+        assert "Traceback" not in errors
+        done = json.loads((tmp_path / ".out.progress").read_text())["lines"]
+        lines = big.read_text().splitlines(keepends=True)
+        assert done < len(lines)
+        big.write_text("".join(lines[: done + 5_000]))
+        again = subprocess.run(command, text=True, stderr=subprocess.PIPE, check=True)
+        assert f"going on after line {done:,}" in again.stderr
+        assert (tmp_path / "out").read_text().count("\n") == done + 5_000
+
+
+def children_of(parent: int) -> list[int]:
+    return [int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+
+
+def environment_of(process: int) -> bytes:
+    return Path(f"/proc/{process}/environ").read_bytes()

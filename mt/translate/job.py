@@ -5,14 +5,16 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 from mt.console import Console
+from mt.distributed import World
 from mt.errors import DataError, UsageError
 from mt.translate.attention import SHOWN, alignment, write_attention
 from mt.translate.formats import LineFormat, line_format
-from mt.translate.output import Output
+from mt.translate.output import Output, Progress
+from mt.translate.parts import Parts
 from mt.translate.reading import Chunk, Reader, count_lines, open_reader
 from mt.translate.translator import Translation, Translator
 
@@ -43,8 +45,10 @@ class Job:
     self_attention: bool = False  # those of self-attention too
 
 
-def plan_job(job: Job) -> list[tuple[Stream, Stream]]:
+def plan_job(job: Job, processes: int = 1) -> list[tuple[Stream, Stream]]:
     """The input and output of each file. Raises UsageError where they do not fit, before any work is done."""
+    if processes > 1 and (None in job.inputs or None in job.outputs):
+        raise UsageError("several processes share files, no pipes: give --input and --output")
     if job.format not in (None, "text", "tsv", "jsonl"):
         raise UsageError(f"--format {job.format}: there are text, tsv and jsonl")
     if job.errors not in ("strict", "replace"):
@@ -84,31 +88,79 @@ def _check_paths(source: Stream, target: Stream) -> None:
         raise UsageError(f"{target}: is the input itself; name another --output")
 
 
-def run_job(translator: Translator, job: Job, console: Console) -> None:
+def run_job(translator: Translator, job: Job, console: Console, world: World | None = None) -> None:
     """Translate each input into its output, line for line, in order; an output gets its name when it is whole.
 
+    world: the processes that share the work, chunk by chunk in turn; the first of them writes the outputs.
     Raises DataError naming the file and line that cannot be read, or the file that cannot be written.
     """
-    shown: list[tuple[str, str]] = []
-    for source, target in plan_job(job):
+    world = world or World()
+    plan, shown = plan_job(job, world.size), list[tuple[str, str]]()
+    _check_same_inputs(job, world)
+    for source, target in plan:
         reader = open_reader(source, job.prefixes or job.references, job.errors)
         if source is None and sys.stdin.isatty():
             console.say("type a line to translate; end with Ctrl-D")
         work = _Work(translator, reader, job, source, target, console, shown)
         if target is None:
-            for text in work.results():
-                sys.stdout.buffer.write(text.encode(errors="replace"))
-                sys.stdout.buffer.flush()
-            continue
-        with Output(target, work.settings) as output:
-            if output.progress.lines:
-                work.skip(output.progress.lines, output.progress.input_sha256)
-                console.say(f"{target}: going on after line {reader.done:,}")
-            for text in work.results():
-                output.append(text, reader.done, reader.sha256)
-    if job.attention is not None:
+            _answer(work)
+        elif world.is_main:
+            _write(work, reader, target, world, console)
+        else:
+            _help(work, reader, target, world)
+    if job.attention is not None and world.is_main:
         write_attention(translator, shown, job.attention, job.self_attention)
         console.say(f"attention of {len(shown)} lines: {job.attention}")
+
+
+def _check_same_inputs(job: Job, world: World) -> None:
+    """Raise DataError where another machine has other files under the names of the inputs: it would work in vain."""
+    sizes = [source.stat().st_size for source in job.inputs if source is not None]
+    if world.told(sizes) != sizes:
+        raise DataError(
+            f"process {world.rank} finds inputs of other sizes than the main process: "
+            "every machine has to see the same files"
+        )
+
+
+def _answer(work: "_Work") -> None:
+    """Write to stdout, each chunk as soon as it is made."""
+    for text in chain([work.start(Progress())], map(work.translated, work.chunks())):
+        sys.stdout.buffer.write(text.encode(errors="replace"))
+        sys.stdout.buffer.flush()
+
+
+def _write(work: "_Work", reader: Reader, target: Path, world: World, console: Console) -> None:
+    """Write the output in order: the chunks that this process makes, and those that it gets from the others."""
+    parts = Parts(target, work.settings, world)
+    with Output(target, work.settings) as output:
+        if world.size > 1:
+            parts.open()
+        before = Progress(**world.told(vars(output.progress)))
+        if head := work.start(before):
+            output.append(head, reader.done, reader.sha256)
+        if before.lines:
+            console.say(f"{target}: going on after line {before.lines:,}")
+        for chunk in work.chunks():
+            if world.owns(work.turn(chunk)):
+                text = work.translated(chunk)
+            else:
+                text = parts.wait(reader.done, reader.sha256)
+                work.advance(len(chunk.lines))
+            output.append(text, reader.done, reader.sha256)
+            parts.drop(reader.done, reader.sha256)
+    parts.close()
+
+
+def _help(work: "_Work", reader: Reader, target: Path, world: World) -> None:
+    """Make this process's share of the chunks that the output still lacks."""
+    parts = Parts(target, work.settings, world)
+    before = Progress(**world.told({}))
+    parts.check()
+    work.start(before)
+    for chunk in work.chunks():
+        if world.owns(work.turn(chunk)) and not parts.has(reader.done, reader.sha256):
+            parts.put(work.translated(chunk), reader.done, reader.sha256)
 
 
 class _Work:
@@ -135,6 +187,7 @@ class _Work:
         self._total = None if console.quiet else count_lines(source)
         self._to_stdout = target is None
         self._notes = 0
+        self.advance: Callable[[int], None] = lambda count: None  # of a progress bar
 
     @property
     def settings(self) -> dict[str, object]:
@@ -151,56 +204,63 @@ class _Work:
             "chunk_lines": self._chunk_lines,
         }
 
-    def skip(self, lines: int, sha256: str) -> None:
-        """Pass over what was done before; raises DataError when it is not what was read then."""
-        self._header()
-        self._reader.skip(lines - self._reader.done)
-        if self._reader.sha256 != sha256:
+    def start(self, before: Progress) -> str:
+        """Pass over what was done before; gives the output's first line where that names columns and is not yet made.
+
+        Raises DataError when the input is not what was read then.
+        """
+        head = ""
+        if self._format.has_header:
+            head = "".join(f"{self._format.header(line)}\n" for line in self._reader.texts(self._reader.read(1)))
+        if not before.lines:
+            return head
+        self._reader.skip(before.lines - self._reader.done)
+        if self._reader.sha256 != before.input_sha256:
             raise DataError(
                 f"{self._reader.name}: is not what the unfinished job began with; "
                 "put it back, or remove the output's .progress file to start anew"
             )
+        return ""
 
-    def results(self) -> Iterator[str]:
-        """The lines of output, a chunk at a time."""
-        head = self._header() if self._reader.done == 0 else ""
+    def chunks(self) -> Iterator[Chunk]:
+        """The rest of the input, chunk by chunk, telling how far it has come."""
         begun, last_told = time.monotonic(), time.monotonic()
         done_before = self._reader.done
         left = None if self._total is None else self._total - done_before
         # A bar would be drawn over translations that go to the same terminal, and over what is typed.
         is_shown = self._chunk_lines > 1 and not (self._to_stdout and sys.stdout.isatty())
         tracking = self._console.track("translating", total=left) if is_shown else nullcontext(lambda count: None)
-        with tracking as advance:
+        with tracking as self.advance:
             while (chunk := self._reader.read(self._chunk_lines)).lines:
-                yield head + "".join(f"{line}\n" for line in self._answers(chunk, advance))
-                head = ""
+                yield chunk
                 if not self._console.is_terminal and time.monotonic() - last_told > REPORT_SECONDS:
                     last_told = time.monotonic()
                     self._tell((self._reader.done - done_before) / (last_told - begun))
-        if head:  # a table without rows
-            yield head
         if self._notes > SHOWN_NOTES:
-            self._console.warn(f"{self._reader.name}: {self._notes:,} long lines in all")
+            self._console.warn(f"{self._reader.name}: {self._notes - SHOWN_NOTES:,} more long lines")
 
-    def _header(self) -> str:
-        """The first line of the output, where the first of the input names columns."""
-        if not self._format.has_header:
-            return ""
-        return "".join(f"{self._format.header(line)}\n" for line in self._reader.read(1).lines)
+    def turn(self, chunk: Chunk) -> int:
+        """The number of a chunk, by which several processes take turns."""
+        return (chunk.first - 1) // self._chunk_lines
 
-    def _answers(self, chunk: Chunk, advance: Callable[[int], None]) -> list[str]:
-        texts = [self._text(line, number) for number, line in enumerate(chunk.lines, chunk.first)]
+    def translated(self, chunk: Chunk) -> str:
+        """The lines of output for those of the chunk."""
+        return "".join(f"{line}\n" for line in self._answers(chunk))
+
+    def _answers(self, chunk: Chunk) -> list[str]:
+        lines, beside = self._reader.texts(chunk), self._reader.texts_beside(chunk)
+        texts = [self._text(line, number) for number, line in enumerate(lines, chunk.first)]
         if self._job.references is not None:
-            self._show(zip(texts, chunk.beside, strict=True))
-            results = [[scores] for scores in self._translator.score(texts, chunk.beside, advance)]
-            return [self._format.render(line, found) for line, found in zip(chunk.lines, results, strict=True)]
+            self._show(zip(texts, beside, strict=True))
+            results = [[scores] for scores in self._translator.score(texts, beside, self.advance)]
+            return [self._format.render(line, found) for line, found in zip(lines, results, strict=True)]
         scored = self._job.scores or self._job.n_best > 1
-        found = self._translator.n_best(texts, self._job.n_best, chunk.first, chunk.beside, advance, scored)
+        found = self._translator.n_best(texts, self._job.n_best, chunk.first, beside, self.advance, scored)
         self._warn_of_long_lines(chunk.first, found)
         self._show((text, outputs[0].text) for text, outputs in zip(texts, found, strict=True) if not outputs[0].note)
         if self._job.alignments:
             found = [self._aligned(text, outputs) for text, outputs in zip(texts, found, strict=True)]
-        return [self._format.render(line, outputs) for line, outputs in zip(chunk.lines, found, strict=True)]
+        return [self._format.render(line, outputs) for line, outputs in zip(lines, found, strict=True)]
 
     def _show(self, pairs: Iterable[tuple[str, str]]) -> None:
         if self._job.attention is not None:

@@ -16,11 +16,11 @@ _COMPRESSED = (".gz", ".xz", ".bz2", ".zst")
 
 @dataclass(frozen=True)
 class Chunk:
-    """Lines that follow one another, without their ends; `first` is the number of the first, counted from 1."""
+    """Lines that follow one another, as bytes with their ends; `first` is the number of the first, counted from 1."""
 
     first: int
-    lines: list[str]
-    beside: list[str]  # none where no file goes beside
+    lines: list[bytes]
+    beside: list[bytes]  # none where no file goes beside
 
 
 class Reader:
@@ -41,22 +41,8 @@ class Reader:
     def read(self, count: int) -> Chunk:
         """The next lines, at most `count`; none at the end.
 
-        Raises DataError for a line that is not UTF-8, or that has no partner in the file beside.
+        Raises DataError for a line that has no partner in the file beside.
         """
-        first = self.done + 1
-        lines, beside = self._read_bytes(count)
-        return Chunk(
-            first,
-            [self._text(line, self.name, number) for number, line in enumerate(lines, first)],
-            [self._text(line, self._beside_name, number) for number, line in enumerate(beside, first)],
-        )
-
-    def skip(self, count: int) -> None:
-        """Pass over lines that were read before, without looking at what they say."""
-        while count > 0 and (passed := len(self._read_bytes(min(count, 10_000))[0])):
-            count -= passed
-
-    def _read_bytes(self, count: int) -> tuple[list[bytes], list[bytes]]:
         lines = list(islice(self._lines, count))
         beside = [] if self._beside is None else list(islice(self._beside, max(len(lines), 1)))
         if self._beside is not None and len(lines) != len(beside):
@@ -66,7 +52,20 @@ class Reader:
         for line in (*lines, *beside):
             self._digest.update(line)
         self.done += len(lines)
-        return lines, beside
+        return Chunk(self.done - len(lines) + 1, lines, beside)
+
+    def skip(self, count: int) -> None:
+        """Pass over lines that were read before."""
+        while count > 0 and (passed := len(self.read(min(count, 10_000)).lines)):
+            count -= passed
+
+    def texts(self, chunk: Chunk) -> list[str]:
+        """The lines without their ends; raises DataError for one that is not UTF-8."""
+        return [self._text(line, self.name, number) for number, line in enumerate(chunk.lines, chunk.first)]
+
+    def texts_beside(self, chunk: Chunk) -> list[str]:
+        """Those of the file beside, likewise."""
+        return [self._text(line, self._beside_name, number) for number, line in enumerate(chunk.beside, chunk.first)]
 
     def _text(self, line: bytes, name: str, number: int) -> str:
         try:
