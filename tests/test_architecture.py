@@ -13,7 +13,7 @@ PACKAGE = ROOT / "mt"
 
 FLOORS = [
     ["mt.errors"],
-    ["mt.config", "mt.console", "mt.device", "mt.distributed"],
+    ["mt.config", "mt.console", "mt.device", "mt.distributed", "mt.files"],
     ["mt.data", "mt.model"],
     ["mt.checkpoint", "mt.evaluate.bleu"],
     ["mt.translate"],

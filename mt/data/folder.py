@@ -60,15 +60,6 @@ def replaced(folder: Path) -> Iterator[Path]:
         _remove(old)
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a file under another name and give it its own when complete; raises DataError when that fails."""
-    new = path.with_name(f".{path.name}.new")
-    with _writing(path):
-        new.write_text(text, encoding="utf-8")
-        _sync_file(new)
-        new.replace(path)
-
-
 def _beside(folder: Path, purpose: str) -> Path:
     return folder.resolve().with_name(f".{folder.resolve().name}.{purpose}")
 

@@ -11,9 +11,9 @@ from mt.config import Config
 from mt.console import Console
 from mt.data.batches import padding_share, plan_batches
 from mt.data.corpus import Sentences, Whole
-from mt.data.folder import write_whole
 from mt.data.prepare import Prepared, prepare
 from mt.data.tokenizer import UNK, Tokenizer
+from mt.files import write_whole
 
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99, 100)
 PAIRS = 10  # to read

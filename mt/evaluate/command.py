@@ -10,12 +10,12 @@ from mt.console import Console
 from mt.errors import DataError, UsageError
 from mt.evaluate.analysis import Analysis, analyse
 from mt.evaluate.bleu import Score, check_lengths, exact_matches, multi30k_bleu, paper_bleu, scores
-from mt.evaluate.files import read_lines, write_whole
 from mt.evaluate.records import add_records
 from mt.evaluate.request import Request
 from mt.evaluate.significance import Comparison, Difference, compare, largest_differences
 from mt.evaluate.tables import analysis_table, comparison_table, difference_table, score_dicts, score_table
 from mt.evaluate.testsets import TestSet, load_testset, read_testset
+from mt.files import read_lines, write_whole
 
 if TYPE_CHECKING:
     from mt.evaluate.models import Model  # brings torch, which scoring a file does not need

@@ -15,8 +15,8 @@ from mt.data.prepare import open_prepared
 from mt.data.sources import name_of
 from mt.device import choose_device
 from mt.errors import CheckpointError, DataError
-from mt.evaluate.files import write_whole
 from mt.evaluate.testsets import TestSet
+from mt.files import write_whole
 from mt.translate.translator import Translator, decode_settings
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from mt.console import Console
 from mt.errors import DataError
-from mt.evaluate.files import write_whole
+from mt.files import write_whole
 
 Record = dict[str, Any]
 

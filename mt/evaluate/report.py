@@ -16,8 +16,8 @@ from mt.data.corpus import open_corpus
 from mt.data.sources import name_of
 from mt.errors import ConfigError, DataError
 from mt.evaluate.charts import Curve, Mark, Point, binned, histogram, line_chart
-from mt.evaluate.files import write_whole
 from mt.evaluate.page import figure, page, section, table
+from mt.files import write_whole
 
 _STAGES = 7  # translations of a sample shown, from the first validation to the last
 

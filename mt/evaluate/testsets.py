@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import sacrebleu
 
 from mt.errors import DataError, UsageError
-from mt.evaluate.files import read_lines
+from mt.files import read_lines
 
 # Our name: sacreBLEU's. WMT's newstestYYYY is wmtYY but for 2014, whose short name sacreBLEU gives to the filtered set.
 _SACREBLEU = {f"newstest20{year:02}": f"wmt{year:02}" for year in range(8, 22)} | {

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from mt.data.clean import valid_unicode
 from mt.data.tokenizer import BOS, EOS, Tokenizer
-from mt.errors import DataError, UsageError
+from mt.errors import UsageError
+from mt.files import write_whole
 from mt.model.inspection import AttentionMaps, attention_maps
 from mt.translate.attention_page import attention_page
 from mt.translate.translator import Translator
@@ -104,10 +105,4 @@ def write_attention(translator: Translator, pairs: Sequence[tuple[str, str]], pa
     """
     records = [attention_of(translator, source, target).record(with_self) for source, target in pairs]
     as_page = path.suffix.lower() in (".html", ".htm")
-    text = attention_page(records) if as_page else json.dumps(records, ensure_ascii=False) + "\n"
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written: {error.strerror}") from None
+    write_whole(path, attention_page(records) if as_page else json.dumps(records, ensure_ascii=False) + "\n")

@@ -1,4 +1,4 @@
-"""Text files as evaluation reads and writes them: by lines that end at a line feed alone, and whole or not at all."""
+"""Small text files: read by lines that end at a line feed alone, written whole or not at all."""
 
 import os
 from contextlib import suppress
@@ -28,12 +28,15 @@ def read_lines(path: Path) -> list[str]:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file beside and give it its name when complete; raises DataError when it cannot be written."""
+    """Write a file beside and give it its name when it is on disk; raises DataError when it cannot be written."""
     partial = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(exist_ok=True)
-        partial.write_text(text, encoding="utf-8", errors="replace", newline="\n")
-        os.replace(partial, path)
+        with partial.open("w", encoding="utf-8", errors="replace", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
     except OSError as error:
         with suppress(OSError):
             partial.unlink()
