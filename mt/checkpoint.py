@@ -10,14 +10,13 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load as load_tensors
-from safetensors.torch import save as tensor_bytes
 from torch import Tensor
 
 from mt.config import Config, dump_config, parse_config
@@ -27,6 +26,8 @@ FORMAT = 1
 AVERAGED = "averaged"  # the name of the checkpoint that averages the last ones at the end of training
 _STEP = re.compile(r"step-(\d{8})")
 _STOP = re.compile(r"stop-(\d{8})")
+
+_Parts = Sequence[bytes | memoryview]  # of a file, in order
 
 
 class WriteError(CheckpointError):
@@ -69,25 +70,26 @@ def save_checkpoint(
 
     Raises WriteError when it cannot be written; what was there before is then untouched.
     """
-    contents = {
-        "model.safetensors": tensor_bytes({name: tensor.contiguous() for name, tensor in weights.items()}),
-        "config.yaml": dump_config(config).encode(),
-        "tokenizer.model": tokenizer,
-        "state.json": _json(state),
+    contents: dict[str, _Parts] = {
+        "model.safetensors": _safetensors(weights),
+        "config.yaml": [dump_config(config).encode()],
+        "tokenizer.model": [tokenizer],
+        "state.json": [_json(state)],
     }
     if optimizer is not None:
-        contents["optimizer.safetensors"] = tensor_bytes(dict(optimizer))
-    files = {name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in contents.items()}
-    contents["MANIFEST.json"] = _json({"format": FORMAT, "files": files})
+        contents["optimizer.safetensors"] = _safetensors(optimizer)
+    files = {name: {"bytes": sum(map(len, parts)), "sha256": _digest(parts)} for name, parts in contents.items()}
+    contents["MANIFEST.json"] = [_json({"format": FORMAT, "files": files})]
     partial = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
-        for name, data in contents.items():
-            _write_through(partial / name, data)
+        for name, parts in contents.items():
+            _write_through(partial / name, parts)
         _sync(partial)
-        _read_verified(partial)
+        for _ in _verified(partial):
+            pass
         if path.exists():
             shutil.rmtree(path)
         partial.rename(path)
@@ -105,19 +107,19 @@ def load_checkpoint(path: Path, resume: bool = False) -> Checkpoint:
     Raises CheckpointError naming the file that is missing, cut short or changed.
     """
     skipped = () if resume else ("optimizer.safetensors",)
-    contents = _read_verified(path, skipped)
+    contents = dict(_verified(path, skipped))
     return Checkpoint(
         path=path,
         config=parse_config(contents["config.yaml"].decode(), str(path / "config.yaml")),
         tokenizer=contents["tokenizer.model"],
         weights=load_tensors(contents["model.safetensors"]),
-        optimizer=load_tensors(contents.get("optimizer.safetensors", tensor_bytes({}))),
+        optimizer=load_tensors(contents["optimizer.safetensors"]) if "optimizer.safetensors" in contents else {},
         state=json.loads(contents["state.json"]),
     )
 
 
-def _read_verified(path: Path, skipped: Iterable[str] = ()) -> dict[str, bytes]:
-    """The files of a checkpoint, each of the size and hash that its manifest states."""
+def _verified(path: Path, skipped: Iterable[str] = ()) -> Iterator[tuple[str, bytes]]:
+    """The files of a checkpoint one by one, each of the size and hash that its manifest states."""
     manifest = _read(path, "MANIFEST.json")
     try:
         listing = json.loads(manifest)
@@ -127,12 +129,11 @@ def _read_verified(path: Path, skipped: Iterable[str] = ()) -> dict[str, bytes]:
         raise CheckpointError(f"{path / 'MANIFEST.json'}: damaged; use another checkpoint of the run") from None
     if version != FORMAT:
         raise CheckpointError(f"{path}: checkpoint format {version}, but this version of mt reads format {FORMAT}")
-    contents = {name: _read(path, name) for name in expected if name not in skipped}
-    for name, data in contents.items():
-        size, digest = expected[name]
-        if len(data) != size or hashlib.sha256(data).hexdigest() != digest:
+    for name in (name for name in expected if name not in skipped):
+        data = _read(path, name)
+        if (len(data), _digest([data])) != expected[name]:
             raise CheckpointError(f"{path / name}: damaged (its hash is not the manifest's); use another checkpoint")
-    return contents
+        yield name, data
 
 
 def _read(path: Path, name: str) -> bytes:
@@ -146,9 +147,32 @@ def _json(value: Mapping[str, Any]) -> bytes:
     return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
 
 
-def _write_through(path: Path, data: bytes) -> None:
+def _safetensors(tensors: Mapping[str, Tensor]) -> _Parts:
+    """Tensors as a file in the format of safetensors, whose own writer would hold up the other threads.
+
+    The length of the header in 8 bytes, the header in JSON, then the tensors' own memory, which is not copied.
+    """
+    header, data, end = {}, [], 0
+    for name, tensor in tensors.items():
+        flat = tensor.detach().to("cpu", torch.float32).flatten()
+        start, end = end, end + flat.nbytes
+        header[name] = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": [start, end]}
+        data.append(flat.numpy().data.cast("B"))
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)  # so that the tensors begin at a multiple of 8 bytes
+    return [len(text).to_bytes(8, "little"), text, *data]
+
+
+def _digest(parts: _Parts) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def _write_through(path: Path, parts: _Parts) -> None:
     with path.open("wb") as file:
-        file.write(data)
+        file.writelines(parts)
         file.flush()
         os.fsync(file.fileno())
 

@@ -59,6 +59,19 @@ class World:
         """This process's part of what is dealt out like cards."""
         return items[self.rank :: self.size]
 
+    def owns(self, number: int) -> bool:
+        """Whether the item of this number is in this process's share."""
+        return number % self.size == self.rank
+
+    @contextmanager
+    def main_first(self) -> Iterator[None]:
+        """What all processes do, the main one does before the others: what is wrong with it is said once."""
+        if not self.is_main:
+            self.wait()
+        yield
+        if self.is_main:
+            self.wait()
+
     def sum(self, tensor: Tensor) -> None:
         """Replace a tensor by its sum over all processes."""
         if self.size > 1:
@@ -69,16 +82,20 @@ class World:
         """The highest of the numbers that the processes give."""
         return self._reduced(number, dist.ReduceOp.MAX)
 
+    def any(self, wish: bool) -> bool:
+        """Whether any process wishes it; what each does before it says so must not take longer than SILENCE."""
+        return bool(self._reduced(int(wish), dist.ReduceOp.MAX, SILENCE))
+
     def total(self, number: int) -> int:
         """The sum of the numbers that the processes give."""
         return self._reduced(number, dist.ReduceOp.SUM)
 
-    def _reduced(self, number: int, operation: Any) -> int:
+    def _reduced(self, number: int, operation: Any, patience: timedelta = PATIENCE) -> int:
         if self.size == 1:
             return number
         message = torch.tensor([number])
         with _contact():
-            dist.all_reduce(message, operation, group=self.control)
+            dist.all_reduce(message, operation, group=self.control, async_op=True).wait(patience)
         return int(message)
 
     def told(self, value: T) -> T:

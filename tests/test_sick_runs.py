@@ -27,13 +27,13 @@ from mt.train.update import accumulate_own, cut
 
 
 def test_the_batch_of_a_loss_that_is_no_number_is_named(toy_config: Config, quiet: Console) -> None:
-    with pytest.raises(DivergedError, match=r"update \d+: loss .* training pairs \d+, \d+"):
+    with pytest.raises(DivergedError, match=r"update \d+: loss .* training pairs \S*train:\d+, \S*train:\d+"):
         train(with_settings(toy_config, optim={"scale": 1e30}), quiet)
     listing = json.loads((toy_config.train.dir / "diverged.json").read_text())
-    prepared = prepare(toy_config, quiet)
     for pair in listing["pairs"]:
-        ids = prepared.train.target[pair["pair"] - 1].tolist()
-        assert prepared.tokenizer.decode([ids]) == [pair["target"]]
+        prefix, line = pair["origin"].rsplit(":", 1)
+        for language, side in (("en", "source"), ("de", "target")):
+            assert Path(f"{prefix}.{language}").read_text().split("\n")[int(line) - 1] == pair[side]
     updates = [record["update"] for record in read_metrics(toy_config.train.dir / "metrics.jsonl")]
     assert all(update < listing["update"] for update in updates)
 
@@ -81,7 +81,10 @@ def allow_more_address_space(amount: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (used + amount, used + amount))
 
 
-def test_a_full_disk_never_costs_the_last_good_checkpoint(toy_config: Config, tmp_path: Path, quiet: Console) -> None:
+@pytest.mark.parametrize("rehearsed", [True, False])
+def test_a_full_disk_never_costs_the_last_good_checkpoint(
+    toy_config: Config, tmp_path: Path, quiet: Console, rehearsed: bool
+) -> None:
     """A limit on the size of files stands for the disk: it lets through half of what a checkpoint needs."""
     short = with_settings(toy_config, train={"updates": 4})
     train(short, quiet)
@@ -90,7 +93,10 @@ def test_a_full_disk_never_costs_the_last_good_checkpoint(toy_config: Config, tm
 
     def work() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (half, half))
-        train(toy_config, quiet)
+        if rehearsed:
+            train(toy_config, quiet)
+        run = start_or_resume(toy_config, prepare(toy_config, quiet), quiet)
+        take_all_updates(run)
 
     assert statuses([fork(work, tmp_path / "errors")]) == [1]
     assert "earlier ones are intact" in (tmp_path / "errors").read_text()
@@ -98,6 +104,13 @@ def test_a_full_disk_never_costs_the_last_good_checkpoint(toy_config: Config, tm
     train(toy_config, quiet)
     updates = [r["update"] for r in read_metrics(toy_config.train.dir / "metrics.jsonl") if "loss" in r]
     assert updates == list(range(1, 13))
+
+
+def take_all_updates(run: Run) -> None:
+    """What `train` does after the rehearsal."""
+    with locked(run.folder), StopRequest() as stop, run.background:
+        log = MetricsLog(run.folder / "metrics.jsonl", run.update)
+        take_updates(run, Report(run, log, Console(quiet=True)), stop)
 
 
 def test_metrics_that_cannot_be_written_end_the_run_in_a_sentence(
@@ -108,7 +121,7 @@ def test_metrics_that_cannot_be_written_end_the_run_in_a_sentence(
 
     def work() -> None:
         # More than the rehearsal's files need, less than the metrics of all these updates.
-        resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (120_000, 120_000))
         train(config, quiet)
 
     assert statuses([fork(work, tmp_path / "errors")]) == [1]
@@ -158,11 +171,9 @@ def test_a_stop_during_a_validation_leaves_it_for_later(toy_config: Config, tmp_
     straight = with_settings(toy_config, train={"dir": tmp_path / "straight", "updates": 6})
     train(straight, quiet)
     run = start_or_resume(with_settings(toy_config, train={"updates": 6}), prepare(toy_config, quiet), quiet)
-    with locked(run.folder), StopRequest() as stop:
-        report = Report(run, MetricsLog(run.folder / "metrics.jsonl", 0), quiet)
-        stop_at_first_validation(stop, run)
-        with pytest.raises(Interrupted):
-            take_updates(run, report, stop)
+    stop_at_first_validation(run)
+    with pytest.raises(Interrupted):
+        take_all_updates(run)
     (checkpoint,) = resumable_checkpoints(run.folder)
     assert checkpoint.name == stop_name(4)
     train(run.config, quiet)
@@ -171,10 +182,11 @@ def test_a_stop_during_a_validation_leaves_it_for_later(toy_config: Config, tmp_
     assert timeless[0] == timeless[1]
 
 
-def stop_at_first_validation(stop: StopRequest, run: Run) -> None:
+def stop_at_first_validation(run: Run) -> None:
     """Ask for a stop once the model is seen in evaluation mode."""
 
     def ask(module: torch.nn.Module, inputs: object, output: object) -> None:
-        stop.requested = stop.requested or not module.training
+        if not module.training:
+            os.kill(os.getpid(), signal.SIGTERM)
 
     run.model.embedding_dropout.register_forward_hook(ask)

@@ -29,7 +29,7 @@ from mt.errors import MtError
 from mt.train.folder import locked, note_session, write_whole
 from mt.train.metrics import MetricsLog
 from mt.train.rehearsal import duration, rehearse
-from mt.train.run import Run, save_run, start_or_resume
+from mt.train.run import Run, save_run, snapshot, start_or_resume
 from mt.train.stop import Interrupted, StopRequest
 from mt.train.update import OutOfMemoryError, take_update
 from mt.train.validation import Validation, validate
@@ -108,7 +108,7 @@ def _run_updates(run: Run, log: MetricsLog | None, console: Console) -> None:
     """Take updates until a limit is reached or a stop asked for; in the main process, `log` what comes of them."""
     report = Report(run, log, console)
     updates = run.config.train.updates
-    with StopRequest() as stop, console.bar("training", updates, run.update) as report.show:
+    with StopRequest() as stop, run.background, console.bar("training", updates, run.update) as report.show:
         try:
             take_updates(run, report, stop)
         except LostContactError as error:
@@ -122,6 +122,7 @@ def take_updates(run: Run, report: "Report", stop: StopRequest) -> None:
     batches = batches_from(run.lengths_N2, run.config.batch.tokens, run.config.seed, run.cursor)
     clock = time.perf_counter()
     while True:
+        run.background.check()
         verdict = Verdict(run.world.highest(_verdict(run, stop)))
         due = run.update % settings.checkpoint_every == 0 or verdict == Verdict.FINISHED
         if due or verdict == Verdict.STOP or run.update % settings.log_every == 0:
@@ -138,7 +139,7 @@ def take_updates(run: Run, report: "Report", stop: StopRequest) -> None:
         rows, next_cursor = next(batches)
         halvings = run.halvings
         try:
-            record = take_update(run, rows, stop.check if run.world.size == 1 else lambda: None)
+            record = take_update(run, rows, lambda: stop.requested)
         except Interrupted:
             continue  # the update is left undone, and taken again on resuming
         if run.halvings > halvings:
@@ -249,7 +250,7 @@ def _diverged(run: Run, record: dict[str, Any], rows: Rows) -> DivergedError:
     if run.world.is_main:
         listing = json.dumps({**record, **figures, "pairs": _pairs(run, rows)}, indent=1, ensure_ascii=False)
         write_whole(path, f"{listing}\n")
-    shown = ", ".join(str(row + 1) for row in sorted(rows)[:5])
+    shown = ", ".join(run.prepared.origin(sorted(rows)[:5]))
     return DivergedError(
         f"update {record['update']:,}: loss {record['loss']}, gradient norm {record['gradient_norm']} on the "
         f"{len(rows):,} training pairs {shown}{', ...' if len(rows) > 5 else ''} (all in {path});\n"
@@ -258,14 +259,14 @@ def _diverged(run: Run, record: dict[str, Any], rows: Rows) -> DivergedError:
 
 
 def _pairs(run: Run, rows: Rows) -> list[dict[str, Any]]:
-    """Training pairs with their numbers, as text."""
+    """Training pairs as text, with the line each was read from."""
     pairs, tokenizer = run.prepared.train.take(rows), run.prepared.tokenizer
     sources, targets = (
         tokenizer.decode([side[row].tolist() for row in range(len(rows))]) for side in (pairs.source, pairs.target)
     )
     return [
-        {"pair": int(row) + 1, "source": source, "target": target}
-        for row, source, target in zip(rows, sources, targets, strict=True)
+        {"origin": origin, "source": source, "target": target}
+        for origin, source, target in zip(run.prepared.origin(rows), sources, targets, strict=True)
     ]
 
 
@@ -273,7 +274,7 @@ def _pairs(run: Run, rows: Rows) -> list[dict[str, Any]]:
 
 
 def _checkpoint(run: Run, report: Report, stop: StopRequest) -> None:
-    """Validate, remember the best, save, and remove what is no longer needed: the main process; the others wait.
+    """Validate, remember the best, and begin to save: the main process; the others wait for it.
 
     Left undone, to be done on resuming, when a stop is asked for meanwhile.
     """
@@ -286,12 +287,22 @@ def _checkpoint(run: Run, report: Report, stop: StopRequest) -> None:
             _keep_best(run, result)
             log.write(result.record(run.update))
             log.flush()
-            save_run(run, step_name(run.update))
-            prune_checkpoints(run.folder, run.config.train.keep, run.best_update, run.config.train.keep_every)
+            run.background.start(_saving(run))
             report.console.say(
                 f"update {run.update:,}: {result}  (best {run.best_bleu:.2f} BLEU at {run.best_update:,})"
             )
     run.set_progress(run.world.told(run.progress()))
+
+
+def _saving(run: Run) -> Callable[[], None]:
+    """What writes a checkpoint of the run as it is now, and then removes those no longer needed."""
+    write, best, settings = snapshot(run, step_name(run.update)), run.best_update, run.config.train
+
+    def work() -> None:
+        write()
+        prune_checkpoints(run.folder, settings.keep, best, settings.keep_every)
+
+    return work
 
 
 def _keep_best(run: Run, result: Validation) -> None:

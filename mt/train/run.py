@@ -1,9 +1,10 @@
 """The state of a training run: how it begins, what a checkpoint keeps of it, and how it is put back."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,13 @@ from mt.console import Console
 from mt.data.batches import Cursor, Lengths
 from mt.data.prepare import Prepared
 from mt.data.tokenizer import Tokenizer
-from mt.device import choose_device, choose_precision, settle
+from mt.device import choose_device, choose_precision, repeat_exactly, settle
 from mt.distributed import World
 from mt.errors import CheckpointError
 from mt.model.transformer import Transformer
+from mt.train.background import Background
 from mt.train.batch import lengths_of
+from mt.train.compiled import compile_layers
 from mt.train.memory import recompute_activations
 from mt.train.optim import blank_adam, load_adam, make_adam, stored_adam
 
@@ -54,6 +57,8 @@ class Run:
     best_update: int | None = None  # by whichever of the two train.best names
     stale: int = 0  # validations since then
     ema: list[Tensor] = field(default_factory=list)  # moving averages of the parameters; empty when off
+    background: Background = field(default_factory=Background)  # where checkpoints are written
+    kept: dict[str, Tensor] = field(default_factory=dict)  # the copies they are written from
     halvings: int = 0  # how often this process had to halve its micro-batches for want of memory
 
     @property
@@ -112,9 +117,13 @@ def start_or_resume(
     if device.type == "cuda":
         device = torch.device("cuda", world.local_rank)
     settle()
+    if config.train.deterministic:
+        repeat_exactly(device)
     torch.manual_seed(config.seed)
     model = Transformer(config.model, len(prepared.tokenizer)).to(device).train()
     run = Run(config, prepared, world, device, model, make_adam(model, config.optim), lengths_of(prepared.train))
+    if config.train.compile:
+        compile_layers(model)
     if config.train.recompute:
         recompute_activations(model)
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -216,14 +225,31 @@ def _copy_from_main(run: Run) -> None:
 
 
 def save_run(run: Run, name: str) -> None:
-    """Write all that going on needs as checkpoint `name`.
+    """Write all that going on needs as checkpoint `name`."""
+    snapshot(run, name)()
+
+
+def snapshot(run: Run, name: str) -> Callable[[], None]:
+    """Copy all that going on needs; what it returns writes the copy as checkpoint `name`, while training goes on.
 
     With a moving average of the weights on, that is the model one translates with; the weights in training then stand
     beside the optimiser's moments, as `PARAMETER.raw`.
     """
+    run.background.wait()  # the last copy may still be read
     state = {**run.progress(), "data": run.prepared.fingerprint}
-    weights, optimizer = run.model.state_dict(), stored_adam(run.adam, run.model)
+    # Before the first update, in the rehearsal, the optimiser is empty; what is written has its size later on.
+    weights, optimizer = run.model.state_dict(), stored_adam(run.adam, run.model) or blank_adam(run.model)
     for (parameter, raw), average in zip(run.model.named_parameters(), run.ema, strict=False):
         optimizer[f"{parameter}.raw"], weights[parameter] = raw.detach(), average
-    path = run.folder / "checkpoints" / name
-    save_checkpoint(path, run.config, run.prepared.tokenizer.model_bytes, weights, state, optimizer)
+    weights, optimizer = _copied(run, weights), _copied(run, optimizer)
+    path, tokenizer = run.folder / "checkpoints" / name, run.prepared.tokenizer.model_bytes
+    return partial(save_checkpoint, path, run.config, tokenizer, weights, state, optimizer)
+
+
+def _copied(run: Run, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors in host memory, the same each time: to be given new memory takes much longer than the copying."""
+    for name, tensor in tensors.items():
+        if name not in run.kept:
+            run.kept[name] = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
+        run.kept[name].copy_(tensor)
+    return {name: run.kept[name] for name in tensors}

@@ -17,6 +17,7 @@ from mt.train.memory import is_out_of_memory, release
 from mt.train.optim import learning_rate
 from mt.train.run import Run
 from mt.train.sampling import with_bpe_dropout
+from mt.train.stop import Interrupted
 
 
 class OutOfMemoryError(MtError):
@@ -26,11 +27,12 @@ class OutOfMemoryError(MtError):
 Pieces = Sequence[tuple[int, Rows]]  # micro-batches and the numbers of their dropout seeds
 
 
-def take_update(run: Run, rows: Rows, check: Callable[[], None] = lambda: None) -> dict[str, Any]:
+def take_update(run: Run, rows: Rows, stopping: Callable[[], bool] = lambda: False) -> dict[str, Any]:
     """One update of the weights from the pairs of `rows`, however they are cut and whichever process has which.
 
     The loss is the mean over all target tokens of the update, so every token weighs the same.
-    check: called before each micro-batch; what it raises leaves the update undone, and the weights as they were.
+    stopping: asked before each micro-batch; once it says yes in one process, Interrupted is raised in all of them, and
+    the update left undone: the weights stay as they were.
     Returns the update's record; loss and gradient norm are tensors, not waited for.
     """
     config, update, lengths_N2 = run.config, run.update + 1, run.lengths_N2
@@ -38,7 +40,9 @@ def take_update(run: Run, rows: Rows, check: Callable[[], None] = lambda: None) 
     tokens = int(lengths_N2[rows, 1].sum())
     pieces = cut(run, rows)
     run.adam.zero_grad()
-    loss = accumulate_own(run, run.world.share(pieces), tokens, check)
+    loss = accumulate_own(run, run.world.share(pieces), tokens, stopping)
+    if run.world.any(stopping()):
+        raise Interrupted("asked to stop")
     sum_over_world(run, loss)
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     gradient_norm = torch.nn.utils.get_total_norm(gradients)
@@ -72,16 +76,17 @@ def cut(run: Run, rows: Rows) -> Pieces:
     return [(index, piece) for index, piece in enumerate(pieces) if len(piece)]
 
 
-def accumulate_own(run: Run, pieces: Pieces, tokens: int, check: Callable[[], None] = lambda: None) -> Tensor:
+def accumulate_own(run: Run, pieces: Pieces, tokens: int, stopping: Callable[[], bool] = lambda: False) -> Tensor:
     """Add the gradients of this process's micro-batches, halving them while memory does not suffice.
 
     What an update sees stays the same, so no other process needs to know.
+    stopping: asked before each; once it says yes, the rest is left out.
     Returns their share of the loss. Raises OutOfMemoryError when single pairs do not fit.
     """
     while True:
         smaller = _halved(pieces, run.halvings)
         try:
-            return _accumulate_all(run, smaller, tokens, check)
+            return _accumulate_all(run, smaller, tokens, stopping)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -105,11 +110,13 @@ def _halved(pieces: Pieces, halvings: int) -> Pieces:
     ]
 
 
-def _accumulate_all(run: Run, pieces: Pieces, tokens: int, check: Callable[[], None]) -> Tensor:
+def _accumulate_all(run: Run, pieces: Pieces, tokens: int, stopping: Callable[[], bool]) -> Tensor:
     config, corpus = run.config, run.prepared.train
     alpha, smoothing = config.train.bpe_dropout, config.train.label_smoothing
     loss = torch.zeros((), device=run.device)
     for index, rows in pieces:
+        if stopping():
+            break
         torch.manual_seed(dropout_seed(config.seed, run.update + 1, index))
         if alpha:
             # `tokens` stays the number of plain pieces, which all processes know, so this loss reads a little high.
