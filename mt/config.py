@@ -177,6 +177,8 @@ class TrainConfig(Section):
     tensorboard: bool = False  # write TensorBoard events beside metrics.jsonl; needs the tensorboard extra
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # auto: cuda, else mps, else cpu
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # of products; weights stay float32
+    compile: bool = False  # fuse what is not a matrix product, for a GPU: a minute's compiling at each start
+    deterministic: bool = True  # on a GPU: the same bits each time, as on a CPU, so that resuming is exact
     recompute: bool = False  # compute activations again in the backward pass: less memory, a third more work
 
     @model_validator(mode="after")

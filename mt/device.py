@@ -1,9 +1,11 @@
 """Where tensors live and in which precision products run."""
 
 import ctypes
+import os
 import platform
 
 import torch
+import torch.utils.deterministic
 
 from mt.errors import UsageError
 
@@ -43,3 +45,15 @@ def settle() -> None:
         libc = ctypes.CDLL("libc.so.6")
         libc.mallopt(_M_MMAP_THRESHOLD, 2**30)
         libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def repeat_exactly(device: torch.device) -> None:
+    """Let a GPU compute the same bits each time, as a CPU does; for the whole process, before its first product.
+
+    Without it, gradients of attention and of repeated rows are summed in whatever order they come.
+    """
+    if device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what torch asks for before it trusts cuBLAS
+        torch.use_deterministic_algorithms(True)
+        # By default this mode also fills all fresh memory, in case somebody reads it before writing it.
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
