@@ -4,11 +4,24 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from rich.console import Console as RichConsole
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
-Advance = Callable[[int], None]
+
+class Advance(Protocol):
+    """Tell how many units have just been done; and, where no total was given, what share of all is done, if known."""
+
+    def __call__(self, count: int, share: float = 0.0) -> None: ...
 
 
 class Console:
@@ -47,14 +60,15 @@ class Console:
         """
         start, done = time.monotonic(), 0
         progress = _progress(self._rich) if self.is_terminal else None
-        task = progress.add_task(description, total=total, rate="") if progress else None
+        task = progress.add_task(description, total=1 if total else None, rate="") if progress else None
 
-        def advance(count: int) -> None:
+        def advance(count: int, share: float = 0.0) -> None:
             nonlocal done
             done += count
             if progress is not None and task is not None:
-                rate = done / max(time.monotonic() - start, 1e-9)
-                progress.update(task, completed=done, rate=f"{rate:,.0f} {unit}/s")
+                rate = f"{done:,} {unit}, {done / max(time.monotonic() - start, 1e-9):,.0f}/s"
+                share = done / total if total else share
+                progress.update(task, completed=share, total=1 if share else None, rate=rate)
 
         if progress is None:
             yield advance
@@ -70,7 +84,7 @@ def _progress(console: RichConsole) -> Progress:
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
-        MofNCompleteColumn(),
+        TaskProgressColumn(),
         TextColumn("{task.fields[rate]}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),

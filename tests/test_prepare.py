@@ -407,7 +407,7 @@ def test_a_source_that_changes_while_it_is_read_is_refused(own_text, tmp_path):
         def track(self, description: str, total: int | None = None, unit: str = "lines") -> Iterator[Advance]:
             append(own_text / "train.en", "late\n")
             append(own_text / "train.de", "spät\n")
-            yield lambda count: None
+            yield lambda count, share=0.0: None
 
     with pytest.raises(DataError, match=r"train\.en changed while it was read"):
         prepare(config_for(tmp_path, own_text), Meddler())

@@ -5,6 +5,7 @@ import gzip
 import json
 import lzma
 import os
+import random
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mt.config import Source
-from mt.data.sources import CHUNK, count_pairs, name_of, read_pairs, source_files
+from mt.data.sources import CHUNK, name_of, read_pairs, source_files
 from mt.errors import DataError
 
 ENGLISH = [
@@ -332,9 +333,32 @@ def test_sources_know_their_files_and_names(tmp_path, wmt_folder):
     assert name_of(Source(prefix=prefix)) == prefix
 
 
-def test_pairs_are_counted_where_that_is_quick(tmp_path):
-    assert count_pairs(Source(prefix=write_sides(tmp_path)), "en", "de") == len(PAIRS)
-    write_parquet(tmp_path / "a.parquet", {"de": GERMAN, "en": ENGLISH})
-    assert count_pairs(Source(pairs=str(tmp_path / "a.parquet")), "en", "de") == len(PAIRS)
-    (tmp_path / "a.tsv.gz").write_bytes(gzip.compress(b"a\tb\n"))
-    assert count_pairs(Source(pairs=str(tmp_path / "a.tsv.gz")), "en", "de") is None
+def test_the_share_read_grows_evenly_to_the_whole(tmp_path, wmt_folder, monkeypatch):
+    """Progress shows it, so that a compressed source of unknown length has a time to its end."""
+    monkeypatch.setattr("mt.data.sources.CHUNK", 1000)
+    rng = random.Random(1)
+    pairs = [(f"number {rng.random()}", f"Nummer {rng.random()}") for _ in range(20_000)]
+    table = "".join(f"{source}\t{target}\n" for source, target in pairs).encode()
+    sources = [Source(demo=20_000), Source(prefix=write_sides(tmp_path, pairs=pairs))]
+    small_blocks = {".bz2": lambda data: bz2.compress(data, 1)}
+    for suffix, compress in (COMPRESSORS | small_blocks).items():
+        (tmp_path / f"a.tsv{suffix}").write_bytes(compress(table))
+        sources.append(Source(pairs=str(tmp_path / f"a.tsv{suffix}")))
+    (tmp_path / "quoted.tsv").write_bytes(table)
+    columns = {"en": [pair[0] for pair in pairs], "de": [pair[1] for pair in pairs]}
+    write_parquet(tmp_path / "a.parquet", columns)
+    sources += [Source(pairs=str(tmp_path / "quoted.tsv"), quoted=True), Source(pairs=str(tmp_path / "a.parquet"))]
+    for source in sources:
+        shares = [chunk.share for chunk in read_pairs(source, "en", "de", seed=1)]
+        assert shares == pytest.approx([number / 20 for number in range(1, 21)], abs=0.3), source  # read in blocks
+        assert shares == sorted(shares)
+        assert shares[-1] > 0.95
+
+
+def test_the_share_of_a_folder_is_known_where_its_header_says_how_many_rows(wmt_folder):
+    source = Source(dataset=str(wmt_folder), config="de-en", split="train")
+    assert [chunk.share for chunk in read_pairs(source, "en", "de", 1)] == [0]
+    header = (wmt_folder / "README.md").read_text()
+    info = "dataset_info:\n- config_name: de-en\n  splits:\n  - name: train\n    num_examples: 7\n    num_bytes: 1\n"
+    (wmt_folder / "README.md").write_text(header.replace("---\n", f"---\n{info}", 1))
+    assert [chunk.share for chunk in read_pairs(source, "en", "de", 1)] == [1]

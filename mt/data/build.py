@@ -16,7 +16,7 @@ from mt.config import Config, Source
 from mt.console import Console
 from mt.data.clean import Drops, SeenPairs, length_problems, text_problems, valid_unicode
 from mt.data.corpus import ORIGIN, Corpus, CorpusWriter, Sentences, Whole, write_origins
-from mt.data.sources import CHUNK, Chunk, count_pairs, name_of, read_pairs
+from mt.data.sources import CHUNK, Chunk, name_of, read_pairs
 from mt.data.tokenizer import Tokenizer, train_tokenizer
 from mt.errors import DataError
 
@@ -60,8 +60,7 @@ def keep_usable(config: Config, scratch: Path, drops: Drops, console: Console) -
 def _keep_source(source: Source, path: Path, config: Config, seen: SeenPairs, drops: Drops, console: Console) -> Kept:
     data, name = config.data, name_of(source)
     read = kept = line_feeds = repaired = 0
-    total = count_pairs(source, data.src, data.tgt)
-    with new_text(path) as file, console.track(f"reading {name}", total, unit="pairs") as advance:
+    with new_text(path) as file, console.track(f"reading {name}", unit="pairs") as advance:
         for chunk in read_pairs(source, data.src, data.tgt, config.seed):
             problems = _problems(chunk, config, seen)
             for row, problem in problems.items():
@@ -72,7 +71,7 @@ def _keep_source(source: Source, path: Path, config: Config, seen: SeenPairs, dr
                 repaired += (source_line != chunk.source[row]) + (target_line != chunk.target[row])
             read, kept = read + len(chunk.source), kept + len(chunk.source) - len(problems)
             line_feeds += chunk.line_feeds
-            advance(len(chunk.source))
+            advance(len(chunk.source), chunk.share)
     return Kept(source, path, Reading(name, read, kept, line_feeds, repaired))
 
 

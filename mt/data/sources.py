@@ -15,7 +15,7 @@ import urllib.error
 import urllib.request
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
@@ -33,12 +33,14 @@ class Chunk:
     """Pairs that follow one another in a source; invalid UTF-8 shows as lone surrogates.
 
     `first` is the number of the first pair, counted from 1; `problems` says which rows could not be read as a pair,
-    and why; `line_feeds` counts the fields in which a line feed was turned into a space.
+    and why; `line_feeds` counts the fields in which a line feed was turned into a space; `share` is how much of the
+    source has been read with this chunk, 0 where that cannot be told.
     """
 
     source: list[str]
     target: list[str]
     first: int
+    share: float
     problems: dict[int, str] = field(default_factory=dict)
     line_feeds: int = 0
 
@@ -87,16 +89,6 @@ def source_files(source: Source, src: str, tgt: str) -> list[Path]:
     return []
 
 
-def count_pairs(source: Source, src: str, tgt: str) -> int | None:
-    """How many pairs a source has, where that can be told without reading it all again; only progress asks."""
-    if source.demo is not None:
-        return source.demo
-    files = source_files(source, src, tgt)
-    if source.dataset is not None or files[0].suffix.lower() in _OPENERS:
-        return None
-    return _count_rows(files[0]) if files[0].suffix.lower() == ".parquet" else _count_lines(files[0])
-
-
 # --- Files -------------------------------------------------------------------------------------------------------
 
 
@@ -122,24 +114,27 @@ def _start(name: str) -> str:
 @contextmanager
 def opened(path: Path) -> Iterator[Any]:
     """The file's bytes, decompressed by its suffix; whatever is wrong with them becomes a DataError."""
+    with _opened(path) as (_, file):
+        yield file
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[IO[bytes], Any]]:
+    """The bytes on disk, and decompressed."""
     try:
-        with _OPENERS.get(path.suffix.lower(), _open_plain)(path) as file:
-            yield file
+        with open(path, "rb") as raw, _OPENERS.get(path.suffix.lower(), nullcontext)(raw) as file:
+            yield raw, file
     except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read: {error}") from None
 
 
-def _open_plain(path: Path) -> IO[bytes]:
-    return open(path, "rb")
-
-
-def _open_zst(path: Path) -> Any:
+def _open_zst(raw: IO[bytes]) -> Any:
     import pyarrow  # the standard library knows zstd from Python 3.14 on
 
-    return pyarrow.input_stream(str(path), compression="zstd")
+    return pyarrow.input_stream(raw, compression="zstd")
 
 
-_OPENERS: dict[str, Callable[[Path], Any]] = {
+_OPENERS: dict[str, Callable[[IO[bytes]], Any]] = {
     ".gz": gzip.open,
     ".xz": lzma.open,
     ".bz2": bz2.open,
@@ -147,20 +142,33 @@ _OPENERS: dict[str, Callable[[Path], Any]] = {
 }
 
 
-def _lines(path: Path) -> Iterator[str]:
+class _Lines:
     """Lines without their end: a line feed, or carriage return and line feed. A byte-order mark is no text."""
-    with opened(path) as file:
-        text = io.TextIOWrapper(io.BufferedReader(file), "utf-8", errors="surrogateescape", newline="\n")
-        first = next(text, "").removeprefix("\ufeff")
-        for line in chain([first] if first else [], text):
-            yield line.removesuffix("\n").removesuffix("\r")
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lines = self._read()
+
+    def __iter__(self) -> Iterator[str]:
+        return self._lines
+
+    def _read(self) -> Iterator[str]:
+        with _opened(self._path) as (self._raw, file):
+            text = io.TextIOWrapper(io.BufferedReader(file), "utf-8", errors="surrogateescape", newline="\n")
+            first = next(text, "").removeprefix("\ufeff")
+            for line in chain([first] if first else [], text):
+                yield line.removesuffix("\n").removesuffix("\r")
+
+    def share(self) -> float:
+        """How much of the file has been read, in bytes as they lie on disk."""
+        return 1.0 if self._raw.closed else self._raw.tell() / self._path.stat().st_size
 
 
 def _text(source: Path, target: Path) -> Iterator[Chunk]:
-    sources, targets = _lines(source), _lines(target)
+    sources, targets = _Lines(source), _Lines(target)
     first = 1
     while True:
-        chunk = Chunk(list(islice(sources, CHUNK)), list(islice(targets, CHUNK)), first)
+        chunk = Chunk(list(islice(sources, CHUNK)), list(islice(targets, CHUNK)), first, sources.share())
         read = len(chunk.source), len(chunk.target)
         if read[0] != read[1]:
             counts = first - 1 + read[0] + _count(sources), first - 1 + read[1] + _count(targets)
@@ -175,13 +183,8 @@ def _text(source: Path, target: Path) -> Iterator[Chunk]:
         first += read[0]
 
 
-def _count(items: Iterator[str]) -> int:
+def _count(items: Iterable[str]) -> int:
     return sum(1 for _ in items)
-
-
-def _count_lines(path: Path) -> int:
-    with opened(path) as file:
-        return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
 
 
 # --- Tables ------------------------------------------------------------------------------------------------------
@@ -198,7 +201,8 @@ def _table_kind(path: Path) -> str:
 
 def _tsv(path: Path, source: Source, src: str, tgt: str) -> Iterator[Chunk]:
     """Columns are named by `columns`, else by a first line that names both languages, else they are source, target."""
-    rows = _quoted_rows(path) if source.quoted else (line.split("\t") for line in _lines(path))
+    lines = _Lines(path)
+    rows = _quoted_rows(lines, path) if source.quoted else (line.split("\t") for line in lines)
     head = next(rows, None)
     if head is None:
         return
@@ -209,8 +213,8 @@ def _tsv(path: Path, source: Source, src: str, tgt: str) -> Iterator[Chunk]:
     at = names.index(src), names.index(tgt)
     if len(head) <= max(at):
         raise DataError(f"{path}:1: {len(head)} column(s): a pair is two texts with a tab between them")
-    lines = rows if has_names else chain([head], rows)
-    yield from _chunks((_tsv_row(row, at, len(head)) for row in lines), 2 if has_names else 1)
+    all_rows, first = (rows, 2) if has_names else (chain([head], rows), 1)
+    yield from _chunks((_tsv_row(row, at, len(head)) for row in all_rows), first, lambda read: lines.share())
 
 
 def _tsv_row(row: list[str], at: tuple[int, int], width: int) -> Row:
@@ -219,9 +223,9 @@ def _tsv_row(row: list[str], at: tuple[int, int], width: int) -> Row:
     return "\t".join(row), "", f"not {width} columns"
 
 
-def _quoted_rows(path: Path) -> Iterator[list[str]]:
+def _quoted_rows(lines: _Lines, path: Path) -> Iterator[list[str]]:
     csv.field_size_limit(2**31 - 1)
-    rows = csv.reader((line + "\n" for line in _lines(path)), delimiter="\t")
+    rows = csv.reader((line + "\n" for line in lines), delimiter="\t")
     try:
         yield from rows
     except csv.Error as error:
@@ -229,7 +233,8 @@ def _quoted_rows(path: Path) -> Iterator[list[str]]:
 
 
 def _jsonl(path: Path, src: str, tgt: str) -> Iterator[Chunk]:
-    yield from _chunks((_json_row(line, src, tgt) for line in _lines(path)), 1)
+    lines = _Lines(path)
+    yield from _chunks((_json_row(line, src, tgt) for line in lines), 1, lambda read: lines.share())
 
 
 def _json_row(line: str, src: str, tgt: str) -> Row:
@@ -247,14 +252,16 @@ def _json_row(line: str, src: str, tgt: str) -> Row:
     return line, "", f"no text under {src} and {tgt}"
 
 
-def _chunks(rows: Iterator[Row], first: int) -> Iterator[Chunk]:
-    while read := list(islice(rows, CHUNK)):
-        problems = {index: problem for index, (_, _, problem) in enumerate(read) if problem}
-        yield _chunk([row[0] for row in read], [row[1] for row in read], first, problems)
-        first += len(read)
+def _chunks(rows: Iterator[Row], first: int, share: Callable[[int], float]) -> Iterator[Chunk]:
+    """share: of the source that has been read, given how many pairs have."""
+    read = 0
+    while chunk := list(islice(rows, CHUNK)):
+        problems = {index: problem for index, (_, _, problem) in enumerate(chunk) if problem}
+        start, read = first + read, read + len(chunk)
+        yield _chunk([row[0] for row in chunk], [row[1] for row in chunk], start, share(read), problems)
 
 
-def _chunk(source: list[str], target: list[str], first: int, problems: dict[int, str]) -> Chunk:
+def _chunk(source: list[str], target: list[str], first: int, share: float, problems: dict[int, str]) -> Chunk:
     """Fields of tables may hold line feeds, which would break the rule of one sentence a line."""
     broken = 0
     for side in (source, target):
@@ -262,7 +269,7 @@ def _chunk(source: list[str], target: list[str], first: int, problems: dict[int,
             if "\n" in text:
                 side[index] = text.replace("\r\n", " ").replace("\n", " ")
                 broken += 1
-    return Chunk(source, target, first, problems, broken)
+    return Chunk(source, target, first, share, problems, broken)
 
 
 # --- Arrow: Parquet files and the datasets library -------------------------------------------------------------------
@@ -277,18 +284,9 @@ def _parquet(path: Path, src: str, tgt: str) -> Iterator[Chunk]:
             # Parquet is read from its end: what is compressed as a whole has to be in memory.
             table = pyarrow.parquet.ParquetFile(file if path.suffix.lower() == ".parquet" else io.BytesIO(file.read()))
             batches = (pyarrow.Table.from_batches([batch]) for batch in table.iter_batches(batch_size=CHUNK))
-            yield from _arrow(batches, src, tgt, str(path))
+            yield from _arrow(batches, table.metadata.num_rows, src, tgt, str(path))
         except pyarrow.ArrowException as error:
             raise DataError(f"{path}: cannot be read as Parquet: {error}") from None
-
-
-def _count_rows(path: Path) -> int | None:
-    import pyarrow.parquet
-
-    try:
-        return int(pyarrow.parquet.read_metadata(path).num_rows)
-    except (OSError, ValueError):
-        return None  # reading it will say what is wrong
 
 
 def _dataset(source: Source, src: str, tgt: str) -> Iterator[Chunk]:
@@ -302,7 +300,8 @@ def _dataset(source: Source, src: str, tgt: str) -> Iterator[Chunk]:
     datasets.disable_progress_bars()
     try:
         data = datasets.load_dataset(source.dataset, source.config, split=source.split, streaming=is_local)
-        yield from _arrow(data.with_format("arrow").iter(CHUNK), src, tgt, name_of(source))
+        rows = _rows_of_stream(data, source.split) if is_local else data.num_rows
+        yield from _arrow(data.with_format("arrow").iter(CHUNK), rows, src, tgt, name_of(source))
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         if is_offline or isinstance(error, ConnectionError):
             raise DataError(
@@ -310,6 +309,12 @@ def _dataset(source: Source, src: str, tgt: str) -> Iterator[Chunk]:
                 "dataset, or files as prefix, src + tgt, or pairs"
             ) from None
         raise DataError(f"{name_of(source)}: cannot be read: {str(error).splitlines()[0]}") from None
+
+
+def _rows_of_stream(data: Any, split: str) -> int:
+    """As the folder's README has it; 0 where it says nothing."""
+    splits = data.info.splits or {}
+    return int(splits[split].num_examples) if split in splits else 0
 
 
 def _is_folder(dataset: str) -> bool:
@@ -331,13 +336,17 @@ def _hub_answers() -> bool:
     return True
 
 
-def _arrow(tables: Iterable[Any], src: str, tgt: str, name: str) -> Iterator[Chunk]:
-    """Tables with a `translation` column of both languages, as WMT has, or with a column for each language."""
-    first = 1
+def _arrow(tables: Iterable[Any], rows: int, src: str, tgt: str, name: str) -> Iterator[Chunk]:
+    """Tables with a `translation` column of both languages, as WMT has, or with a column for each language.
+
+    rows: of all tables, 0 where nobody knows.
+    """
+    read = 0
     for table in tables:
         flat = table.flatten()
-        yield _chunk(_column(flat, src, name), _column(flat, tgt, name), first, {})
-        first += table.num_rows
+        first, read = read + 1, read + table.num_rows
+        share = min(1.0, read / rows) if rows else 0.0
+        yield _chunk(_column(flat, src, name), _column(flat, tgt, name), first, share, {})
 
 
 def _column(table: Any, language: str, name: str) -> list[str]:
@@ -361,6 +370,7 @@ def _demo(source: Source, src: str, tgt: str, seed: int) -> Iterator[Chunk]:
         raise DataError(
             f"the demo grammar speaks English and German: data.src and data.tgt are en and de, not {src}, {tgt}"
         )
-    pairs = demo_pairs(source.split, source.demo or 0, seed)
+    count = source.demo or 0
+    pairs = demo_pairs(source.split, count, seed)
     rows = ((english, german, "") if src == "en" else (german, english, "") for english, german in pairs)
-    yield from _chunks(rows, 1)
+    yield from _chunks(rows, 1, lambda read: read / count)
