@@ -34,6 +34,7 @@ Beam = Annotated[int | None, typer.Option(help="Beam width; 1 is greedy. Default
 Alpha = Annotated[float | None, typer.Option(help="Length penalty ((5+|Y|)/6)^alpha. Default: the run's.", min=0)]
 Average = Annotated[int | None, typer.Option(help="Average the newest N checkpoints of the run.", min=1)]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+Precision = Annotated[str | None, typer.Option(help="float32 or bfloat16. Default: the run's, else float32.")]
 
 
 @app.command()
@@ -172,6 +173,7 @@ def translate(
     batch_tokens: Annotated[int | None, typer.Option(help="Source pieces decoded together.")] = None,
     average: Average = None,
     device: Device = "auto",
+    precision: Precision = None,
     processes: Annotated[
         int,
         typer.Option("--gpus", "--processes", metavar="N", help="Share files among N GPUs or CPU processes.", min=1),
@@ -222,6 +224,7 @@ def translate(
         "long_lines": long_lines,
         "max_source": max_source,
         "batch_tokens": batch_tokens,
+        "precision": precision,
     }
     decode = {name: value for name, value in asked.items() if value is not None}
     return run_translation(ckpt, job, device, average, decode, quiet)
@@ -258,6 +261,7 @@ def evaluate(
     alpha: Alpha = None,
     average: Average = None,
     device: Device = "auto",
+    precision: Precision = None,
     paper_bleu: Annotated[
         bool, typer.Option("--paper-bleu", help="Also the paper's tokenised, compound-split BLEU.")
     ] = False,
@@ -291,6 +295,7 @@ def evaluate(
         alpha=alpha,
         average=average,
         device=device,
+        precision=precision,
         paper_bleu=paper_bleu,
         multi30k_bleu=multi30k_bleu,
         analysis=analysis,

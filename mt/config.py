@@ -207,6 +207,7 @@ class DecodeConfig(Section):
     long_lines: Literal["split", "cut"] = "split"  # lines of more than `max_source` pieces: at sentence ends, or off
     max_source: int = Field(256, ge=1)  # pieces
     batch_tokens: int = Field(4_096, ge=1)  # source pieces decoded together, padding counted
+    precision: Literal["float32", "bfloat16"] = "float32"  # of weights and products, in translate and evaluate
 
     @model_validator(mode="after")
     def _options_fit(self) -> Self:

@@ -3,6 +3,7 @@
 import math
 import subprocess
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from mt import Translator
 from mt.data.tokenizer import BOS, EOS
 from mt.errors import CheckpointError, UsageError
+from mt.evaluate.bleu import bleu
 from mt.translate.decoding import NEVER, forced_log_probabilities
 from mt.translate.long_lines import split_line
 from mt.translate.translator import decoding_batches
@@ -94,6 +96,28 @@ def test_a_real_models_translations_depend_on_no_neighbour(beam: int) -> None:
         assert found == expected, size
 
 
+def test_bfloat16_gives_nearly_the_same_probabilities(toy_run: Path, toy_text: Path) -> None:
+    sources, targets = ((toy_text / f"test.{language}").read_text().splitlines() for language in ("en", "de"))
+    exact, rough = (opened(toy_run, precision=name).score(sources, targets) for name in ("float32", "bfloat16"))
+    assert [found.score for found in rough] != [found.score for found in exact]
+    assert [found.score for found in rough] == pytest.approx([found.score for found in exact], rel=0.05)
+    assert all(opened(toy_run, precision="bfloat16")(sources))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("beam", [1, 4])
+def test_a_real_models_score_is_that_of_float32_in_bfloat16(beam: int) -> None:
+    if not REAL_RUN.is_dir() or not SHARED_DATA.is_dir():
+        pytest.skip("needs runs/multi30k and its data")
+    text = [SHARED_DATA / "multi30k" / f"test_2016_flickr.{language}" for language in ("en", "de")]
+    sources, references = (path.read_text(encoding="utf-8").splitlines() for path in text)
+    exact, rough = (
+        bleu(opened(REAL_RUN, beam=beam, max_extra=50, precision=name)(sources), references).value
+        for name in ("float32", "bfloat16")
+    )
+    assert rough == pytest.approx(exact, abs=0.3)
+
+
 def test_several_threads_may_translate_at_once(toy_run: Path, sources: list[str]) -> None:
     translator = opened(toy_run)
     parts = [sources[start::4] for start in range(4)] * 3
@@ -121,20 +145,51 @@ def test_n_best_is_sorted_distinct_and_scored_as_forced_decoding_scores(toy_run:
                 (forced,) = translator.score([line], [translation.text])
                 # The beam may have spelt the same words with other pieces.
                 if forced.log_probability == pytest.approx(translation.log_probability, abs=1e-3):
-                    assert forced.score == pytest.approx(translation.score, abs=1e-4)
+                    assert forced.score == pytest.approx(translation.score, abs=1e-5)
 
 
 @torch.inference_mode()
-def test_the_score_of_a_translation_is_the_sum_that_forced_decoding_gives_its_pieces(toy_run: Path) -> None:
-    translator = opened(toy_run, beam=4)
-    lines = ["the old dog sleeps here .", "a woman", "xyz zyx"]
+def score_errors(translator: Translator, lines: list[str]) -> Iterator[tuple[float, float]]:
+    """How far each hypothesis's score, and its log-probability a piece, are from what forced decoding alone gives."""
     segments = translator._segments(lines, 1, ())
-    for segment, hypotheses in zip(segments, translator._search(segments, 4), strict=True):
+    for segment, hypotheses in zip(segments, translator._search(segments, translator.decode.beam), strict=True):
         for hypothesis in hypotheses:
             (logps,) = forced_log_probabilities(translator.models, [segment.ids], [hypothesis.ids])
-            assert hypothesis.log_probability == pytest.approx(math.fsum(logps), abs=1e-4)
-            length = len(hypothesis.ids) + 1
-            assert hypothesis.score == pytest.approx(math.fsum(logps) / ((5 + length) / 6) ** 0.6, abs=1e-4)
+            expected, length = math.fsum(logps), len(logps)
+            score = expected / ((5 + length) / 6) ** translator.decode.alpha
+            yield abs(hypothesis.score - score), abs(hypothesis.log_probability - expected) / length
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_score_is_what_forced_decoding_gives_the_same_pieces(
+    toy_run: Path, sources: list[str], dtype: torch.dtype
+) -> None:
+    """In either type: log-probabilities are added up in float32."""
+    translator = opened(toy_run)
+    for model in translator.models:
+        model.to(dtype)
+    errors = list(score_errors(translator, sources))
+    assert len(errors) > 60
+    assert max(score for score, _ in errors) < 1e-5
+    assert max(logp for _, logp in errors) < 1e-6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("text", "tolerance"), [("multi30k/test_2016_flickr.en", 1e-5), ("newstest/newstest2014.en", 2e-5)]
+)
+def test_a_real_models_scores_are_what_forced_decoding_gives_the_same_pieces(text: str, tolerance: float) -> None:
+    """200 captions, and 200 sentences of news of up to 149 pieces, 4 hypotheses each.
+
+    Log-probabilities are added up in float32, so that a sum of hundreds has an error of its own.
+    """
+    if not REAL_RUN.is_dir() or not SHARED_DATA.is_dir():
+        pytest.skip("needs runs/multi30k and its data")
+    lines = (SHARED_DATA / text).read_text(encoding="utf-8").split("\n")[:200]
+    errors = list(score_errors(Translator(REAL_RUN, device="cpu"), lines))
+    assert len(errors) == 800
+    assert max(score for score, _ in errors) < tolerance
+    assert max(logp for _, logp in errors) < 1e-6
 
 
 @torch.inference_mode()

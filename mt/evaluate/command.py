@@ -115,7 +115,10 @@ def _find_models(request: Request) -> "list[Model]":
         return []
     from mt.evaluate.models import find_model
 
-    return [find_model(path, request.beam, request.alpha, request.average) for path in request.checkpoints]
+    return [
+        find_model(path, request.beam, request.alpha, request.precision, request.average)
+        for path in request.checkpoints
+    ]
 
 
 def find_testset(request: Request, models: "Sequence[Model]") -> TestSet:

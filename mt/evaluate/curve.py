@@ -53,7 +53,7 @@ def bleu_curve(request: Request, console: Console) -> BleuCurve:
     Raises CheckpointError when there is no run or no checkpoint.
     """
     (run,) = request.checkpoints
-    models = [find_model(path, request.beam, request.alpha) for path in _checkpoints(run)]
+    models = [find_model(path, request.beam, request.alpha, request.precision) for path in _checkpoints(run)]
     testset = find_testset(request, models)
     states = [_state(model) for model in models]
     scores = [bleu(translate(model, testset.sources, request.device, console), *testset.references) for model in models]

@@ -52,7 +52,13 @@ class Model:
         return f"{self.path} ({', '.join([*weights, self.decoding])})"
 
 
-def find_model(path: Path, beam: int | None = None, alpha: float | None = None, average: int | None = None) -> Model:
+def find_model(
+    path: Path,
+    beam: int | None = None,
+    alpha: float | None = None,
+    precision: str | None = None,
+    average: int | None = None,
+) -> Model:
     """The model meant by a path; None means what the run's config says.
 
     Raises CheckpointError when there is no such checkpoint.
@@ -63,8 +69,9 @@ def find_model(path: Path, beam: int | None = None, alpha: float | None = None, 
     except (OSError, UnicodeDecodeError):
         raise CheckpointError(f"{checkpoints[-1]}: its config.yaml cannot be read; use another checkpoint") from None
     config = parse_config(text, str(checkpoints[-1] / "config.yaml"))
-    asked = {name: value for name, value in (("beam", beam), ("alpha", alpha)) if value is not None}
-    return Model(path, checkpoints, config, decode_settings(config.decode, asked))
+    asked = {"beam": beam, "alpha": alpha, "precision": precision}
+    changes = {name: value for name, value in asked.items() if value is not None}
+    return Model(path, checkpoints, config, decode_settings(config.decode, changes))
 
 
 def own_testset(model: Model) -> TestSet:

@@ -26,6 +26,7 @@ class Request:
     output_file: Path | None = None
     beam: int | None = None
     alpha: float | None = None
+    precision: str | None = None  # float32 or bfloat16
     average: int | None = None
     device: str = "auto"
     paper_bleu: bool = False
@@ -46,7 +47,12 @@ class Request:
         if twice := [path for path in systems if systems.count(path) > 1]:
             raise UsageError(f"{twice[0]} is given twice; to compare settings, keep each output and give it as --hyp")
         if not self.checkpoints:
-            decoding = {"--beam": self.beam, "--alpha": self.alpha, "--average": self.average}
+            decoding = {
+                "--beam": self.beam,
+                "--alpha": self.alpha,
+                "--precision": self.precision,
+                "--average": self.average,
+            }
             if given := [option for option, value in decoding.items() if value is not None]:
                 raise UsageError(f"{given[0]} is about translating, but there is no --ckpt to translate with")
         if self.output_file is not None and (self.hypotheses or len(self.checkpoints) > 1):

@@ -16,7 +16,7 @@ from mt.checkpoint import Checkpoint, average_weights, find_checkpoint, last_che
 from mt.config import DecodeConfig
 from mt.data.clean import valid_unicode
 from mt.data.tokenizer import BOS, EOS, Tokenizer
-from mt.device import choose_device, settle
+from mt.device import choose_device, choose_precision, settle
 from mt.errors import CheckpointError, UsageError
 from mt.model.transformer import Transformer
 from mt.translate.decoding import Decoding, GreedyDecoding, forced_log_probabilities, pad
@@ -88,8 +88,8 @@ class Translator:
         self.tokenizer = Tokenizer(opened[0][0].tokenizer)
         if any(Tokenizer(checkpoint.tokenizer).fingerprint != self.tokenizer.fingerprint for checkpoint, _ in opened):
             raise CheckpointError("an ensemble needs models of one tokenizer; these have several")
-        self.models = [model.to(where) for _, model in opened]
         self.decode = decode_settings(opened[0][0].config.decode, decode or {})
+        self.models = [model.to(where, choose_precision(self.decode.precision, where)) for _, model in opened]
         self.name = " + ".join(_name(checkpoints) for checkpoints in averaged)
         manifests = b"".join((one / "MANIFEST.json").read_bytes() for checkpoints in averaged for one in checkpoints)
         self.fingerprint = hashlib.sha256(manifests).hexdigest()  # a manifest holds the hash of every file
