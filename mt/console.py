@@ -92,6 +92,15 @@ def _progress(console: RichConsole) -> Progress:
     )
 
 
+def duration(seconds: float) -> str:
+    """Seconds as people say them: 1 h 05 min, 3 min 20 s, 12 s."""
+    whole = round(seconds)
+    hours, minutes = whole // 3600, whole // 60 % 60
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {whole % 60:02d} s" if minutes else f"{whole} s"
+
+
 def print_result(text: str) -> None:
     """Write a result, the only thing that goes to stdout."""
     sys.stdout.write(text + "\n")

@@ -255,16 +255,6 @@ def test_records_with_holes_and_strange_values_are_passed_over(run: Path) -> Non
     assert "4 of 600 updates" in Page(report(run)).text
 
 
-def test_a_resumed_run_shows_its_later_life_only(run: Path) -> None:
-    choice = random.Random(1)
-    first = [validation_line(update, choice) | {"valid_bleu": 99.0} for update in (50, 100, 150)]
-    then = [validation_line(update, choice) | {"valid_bleu": 20.0 + update / 100} for update in (100, 125)]
-    write_json_lines(run / "metrics.jsonl", first[:1] + first[1:] + then)
-    text = Page(report(run)).text
-    assert "best validation BLEU 99.00 at update 50" in text
-    assert "125 of 600 updates" in text
-
-
 def test_text_that_is_not_unicode_can_be_written(run: Path) -> None:
     sample = {"source": "\ud83d lone", "reference": "x", "translation": "\udcff"}
     write_json_lines(run / "metrics.jsonl", [{"update": 1, "valid_bleu": 1.0, "samples": [sample]}])

@@ -122,3 +122,8 @@ def figure(heading: str, note: str, picture: str) -> str:
     if not picture:
         return ""
     return f"<figure><figcaption><h3>{escape(heading)}</h3><small>{note}</small></figcaption>{picture}</figure>"
+
+
+def apart(text: object) -> str:
+    """A name from outside, whose own direction of writing must not turn what follows."""
+    return f"<bdi>{escape(str(text))}</bdi>"

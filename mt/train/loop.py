@@ -20,7 +20,7 @@ from mt.checkpoint import (
     stop_name,
 )
 from mt.config import Config, dump_config
-from mt.console import Console, print_result
+from mt.console import Console, duration, print_result
 from mt.data.batches import Rows, batches_from
 from mt.data.prepare import Prepared, prepare
 from mt.device import choose_device
@@ -28,7 +28,7 @@ from mt.distributed import LostContactError, World, joined
 from mt.errors import MtError
 from mt.train.folder import locked, note_session, write_whole
 from mt.train.metrics import MetricsLog
-from mt.train.rehearsal import duration, rehearse
+from mt.train.rehearsal import rehearse
 from mt.train.run import Run, save_run, snapshot, start_or_resume
 from mt.train.stop import Interrupted, StopRequest
 from mt.train.update import OutOfMemoryError, take_update

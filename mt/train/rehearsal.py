@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from mt.checkpoint import list_checkpoints, load_checkpoint
-from mt.console import Console
+from mt.console import Console, duration
 from mt.data.batches import Lengths, Rows, plan_batches
 from mt.errors import MtError
 from mt.train.batch import lengths_of
@@ -211,12 +211,3 @@ def size(count: int) -> str:
     if count >= 10**9:
         return f"{count / 10**9:.1f} GB"
     return f"{count / 10**6:.0f} MB" if count >= 10**6 else f"{count:,} bytes"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them: 1 h 05 min, 3 min 20 s, 12 s."""
-    whole = round(seconds)
-    hours, minutes = whole // 3600, whole // 60 % 60
-    if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {whole % 60:02d} s" if minutes else f"{whole} s"
