@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from worlds import with_settings
 
 from mt import Translator
@@ -91,6 +92,12 @@ def test_an_update_never_waits_for_the_gpu(toy_config: Config, quiet: Console, c
     torch.cuda.set_sync_debug_mode("error")
     for rows in plan:
         take_update(run, rows)
+
+
+def test_attention_needs_none_but_fused_kernels(toy_config: Config, quiet: Console) -> None:
+    run = new_run(with_settings(toy_config, train={"device": DEVICE, "precision": "bfloat16"}), quiet)
+    with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION]):
+        losses(run, updates=3)
 
 
 def test_out_of_memory_halves_the_passes_and_changes_no_loss(toy_config: Config, quiet: Console) -> None:

@@ -127,8 +127,8 @@ def _rehearse_update(run: Run, piece: Pieces) -> float:
     moments = [] if run.adam.state else [torch.empty_like(p) for p in run.model.parameters() for _ in range(2)]
     tokens = int(run.lengths_N2[piece[0][1], 1].sum())
     with torch.random.fork_rng([run.device] if cuda else []):
-        if cuda:
-            accumulate_own(run, piece, tokens)  # the first pass on a GPU is spent on loading kernels
+        if cuda or run.config.train.compile:
+            accumulate_own(run, piece, tokens)  # the first pass is spent on loading kernels, or on compiling them
         start = time.perf_counter()
         loss = accumulate_own(run, piece, tokens)
         loss.item()
