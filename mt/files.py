@@ -20,7 +20,7 @@ def read_lines(path: Path) -> list[str]:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
-        raise DataError(f"{path}:{line}: not UTF-8 text") from None
+        raise DataError(f"{path}:{line}: not UTF-8 text; convert the file, with iconv for instance") from None
     lines = text.split("\n")
     if lines[-1] == "":
         lines.pop()

@@ -114,7 +114,7 @@ def test_the_corpus_is_the_one_that_was_reviewed():
 @pytest.mark.parametrize(
     ("split", "count", "complaint"),
     [
-        ("dev", 10, "no split 'dev'"),
+        ("dev", 10, "no split dev"),
         ("train", 0, "not 0"),
         ("test", -1, "not -1"),
         ("valid", 10_000_000, "not 10,000,000"),

@@ -389,6 +389,8 @@ def test_a_given_tokenizer_is_used_and_another_one_noticed(config, own_text, tmp
 def test_a_given_tokenizer_that_is_not_there_is_said(config, quiet):
     with pytest.raises(DataError, match=r"none\.model: cannot be read"):
         prepare(changed(config, tokenizer="none.model"), quiet)
+    with pytest.raises(DataError, match=r"data\.tokenizer .*test_prepare\.py: .* not a sentencepiece model"):
+        prepare(changed(config, tokenizer=__file__), quiet)
 
 
 def test_a_failed_attempt_leaves_the_old_data_in_place(own_text, tmp_path, quiet):

@@ -176,6 +176,8 @@ def _given_tokenizer(data: DataConfig) -> Tokenizer | None:
         return Tokenizer(Path(data.tokenizer).read_bytes())
     except OSError as error:
         raise DataError(f"data.tokenizer {data.tokenizer}: cannot be read: {error.strerror}") from None
+    except DataError as error:
+        raise DataError(f"data.tokenizer {data.tokenizer}: {error}") from None
 
 
 def _changed_sources(manifest: dict[str, Any], data: DataConfig) -> list[str]:
@@ -244,6 +246,7 @@ Readings = dict[str, list[Reading]]  # split -> source
 
 def _build(config: Config, console: Console) -> None:
     data, drops = config.data, Drops(config.seed)
+    given = _given_tokenizer(data)
     files = {split: [_files(source, data) for source in sources] for split, sources in _splits(data).items()}
     with replaced(data.dir) as folder:
         readings = {split: _hold_out(split, folder, config, console) for split in ("valid", "test")}
@@ -252,7 +255,7 @@ def _build(config: Config, console: Console) -> None:
         readings["train"] = [source.reading for source in kept]
         _refuse_changed(files)
         _refuse_nothing(sum(reading.kept for reading in readings["train"]), drops)
-        tokenizer = _given_tokenizer(data) or learn_tokenizer(kept, config, console)
+        tokenizer = given or learn_tokenizer(kept, config, console)
         (folder / "tokenizer.model").write_bytes(tokenizer.model_bytes)
         (folder / "train").mkdir()
         encode_training(kept, tokenizer, folder / "train", config, drops, console)

@@ -77,7 +77,7 @@ def read_pairs(source: Source, src: str, tgt: str, seed: int) -> Iterator[Chunk]
 def source_files(source: Source, src: str, tgt: str) -> list[Path]:
     """The local files a source is made of, none for the hub; raises DataError when one is missing."""
     if source.prefix is not None:
-        return [_with_any_suffix(f"{source.prefix}.{language}") for language in (src, tgt)]
+        return [_with_any_suffix(source.prefix, language) for language in (src, tgt)]
     if source.pairs is not None:
         return [_existing(source.pairs)]
     if source.src is not None and source.tgt is not None:
@@ -92,11 +92,13 @@ def source_files(source: Source, src: str, tgt: str) -> list[Path]:
 # --- Files -------------------------------------------------------------------------------------------------------
 
 
-def _with_any_suffix(name: str) -> Path:
+def _with_any_suffix(prefix: str, language: str) -> Path:
+    name = f"{prefix}.{language}"
     for suffix in ("", *_OPENERS):
         if (path := Path(name + suffix)).is_file():
             return path
-    raise DataError(f"{name}: no such file, nor {', '.join(_OPENERS)} of it{_start(name)}")
+    hint = f"; {prefix} is one file, name what both have in common" if Path(prefix).is_file() else _start(name)
+    raise DataError(f"{name}: no such file, nor {', '.join(_OPENERS)} of it{hint}")
 
 
 def _existing(name: str) -> Path:

@@ -35,8 +35,8 @@ class Tokenizer:
     def __init__(self, model_bytes: bytes) -> None:
         try:
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=model_bytes)
-        except (RuntimeError, ValueError) as error:
-            raise DataError(f"the tokenizer cannot be read: not a sentencepiece model ({error})") from None
+        except (RuntimeError, ValueError):
+            raise DataError("the tokenizer cannot be read: not a sentencepiece model") from None
         self.model_bytes = model_bytes
 
     def __len__(self) -> int:

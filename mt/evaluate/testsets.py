@@ -101,7 +101,7 @@ def _check_known(name: str, src: str, tgt: str) -> None:
     if dataset is None:
         known = [*_SACREBLEU, *sacrebleu.DATASETS]
         close = difflib.get_close_matches(name, known, n=3)
-        hint = f"did you mean {' or '.join(close)}?" if close else f"known are {', '.join(known)}"
+        hint = f"did you mean {' or '.join(close)}?" if close else f"known are {', '.join(_SACREBLEU)} and sacreBLEU's"
         raise UsageError(f"unknown test set {name!r}; {hint}")
     if f"{src}-{tgt}" not in dataset.langpairs:
         raise UsageError(f"test set {name} has no {src}-{tgt}, but {', '.join(dataset.langpairs)}")
@@ -189,9 +189,7 @@ def _from_hub(name: str, src: str, tgt: str) -> TestSet:
     from datasets import load_dataset
 
     try:
-        rows = load_dataset(
-            _HUB, config, split=split, streaming=True
-        )  # without streaming, it fetches training text too
+        rows = load_dataset(_HUB, config, split=split, streaming=True)  # else it fetches the training text too
         return _from_translations([row["translation"] for row in rows], name, src, tgt)
     except Exception as error:
         raise _AbsentError(f"datasets could not load {_HUB} ({type(error).__name__})") from None

@@ -22,9 +22,9 @@ def demo_pairs(split: str, count: int, seed: int) -> Iterator[tuple[str, str]]:
     Raises DataError when there is no such split or it cannot give that many pairs.
     """
     if split not in MOST:
-        raise DataError(f"The demo corpus has no split {split!r}; choose one of {', '.join(MOST)}.")
+        raise DataError(f"demo: no split {split}; choose one of {', '.join(MOST)}")
     if not 1 <= count <= MOST[split]:
-        raise DataError(f"The demo corpus gives from 1 to {MOST[split]:,} pairs for {split}, not {count:,}.")
+        raise DataError(f"demo: from 1 to {MOST[split]:,} pairs for {split}, not {count:,}")
     return distinct_pairs(split, count, Random(seed))
 
 
