@@ -305,6 +305,30 @@ def test_models_are_compared_with_each_other_and_with_files(run: Path, toy_text:
     assert all(difference["source"] for contrast in found["contrasts"] for difference in contrast["losses"])
 
 
+def test_a_missing_package_is_said_before_a_model_translates(
+    run: Path, mt: Mt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "sacremoses", None)
+    assert_refused(mt("evaluate", "--ckpt", run, "--paper-bleu"), "pip install sacremoses")
+    assert not (run / "translations").exists()
+
+
+def test_the_target_language_chooses_the_tokenizer_of_bleu(tmp_path: Path, mt: Mt) -> None:
+    hypothesis, reference = (
+        write(tmp_path / "hyp", ["我喜欢在公园里读书。"]),
+        write(tmp_path / "ref", ["我喜欢在公园里看书。"]),
+    )
+    other = write(tmp_path / "other", ["我不喜欢。"])
+    files = ["--hyp", hypothesis, "--hyp", other, "--ref", reference, "--analysis"]
+    found = json.loads(mt("evaluate", *files, "--langs", "en-zh", "--json").stdout)
+    first = found["results"][0]
+    assert "tok:zh" in first["scores"][0]["signature"]
+    assert (
+        first["scores"][0]["value"] == first["analysis"]["bleu"] == found["comparisons"][0]["systems"][0]["value"] > 50
+    )
+    assert "tok:zh" in found["comparisons"][0]["bootstrap_signature"]
+
+
 # --- All checkpoints of a run ------------------------------------------------------------------------------------
 
 

@@ -4,10 +4,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from sacrebleu import BLEU
-
 from mt.errors import DataError
-from mt.evaluate.bleu import check_lengths
+from mt.evaluate.bleu import bleu_metric, check_lengths
 
 _BUCKETS = (10, 20, 30, 40, 50)  # reference words, upper bounds; the last bucket is open
 
@@ -47,7 +45,9 @@ class Analysis:
 Row = tuple[str, tuple[str, ...]]  # a translation and its references
 
 
-def analyse(hypotheses: Sequence[str], *references: Sequence[str], sources: Sequence[str] | None = None) -> Analysis:
+def analyse(
+    hypotheses: Sequence[str], *references: Sequence[str], sources: Sequence[str] | None = None, lang: str = ""
+) -> Analysis:
     """Look for what a corpus score hides; a fault that a reference shares is not counted.
 
     Without sources, no copies are found. Raises DataError for unequal lengths.
@@ -56,7 +56,7 @@ def analyse(hypotheses: Sequence[str], *references: Sequence[str], sources: Sequ
     if sources is not None and len(sources) != len(hypotheses):
         raise DataError(f"{len(hypotheses):,} hypotheses but {len(sources):,} sources: they must match line for line")
     rows = [(hypothesis, tuple(given)) for hypothesis, *given in zip(hypotheses, *references, strict=True)]
-    score, ratio = _bleu(rows)
+    score, ratio = _bleu(rows, lang)
     return Analysis(
         sentences=len(hypotheses),
         bleu=score,
@@ -67,7 +67,7 @@ def analyse(hypotheses: Sequence[str], *references: Sequence[str], sources: Sequ
         copied=_copied(sources, rows) if sources is not None else (),
         byte_pieces=_faulty(rows, lambda text: _BYTE_PIECE.search(text) is not None),
         tokenized=_faulty(rows, lambda text: _LONE_STOP.search(text) is not None),
-        buckets=tuple(_buckets(rows)),
+        buckets=tuple(_buckets(rows, lang)),
     )
 
 
@@ -98,12 +98,12 @@ def _is_copy(text: str, source: str) -> bool:
     return bool(words) and 2 * sum(word in source_words for word in words) >= len(words)
 
 
-def _buckets(rows: Sequence[Row]) -> Iterator[Bucket]:
+def _buckets(rows: Sequence[Row], lang: str) -> Iterator[Bucket]:
     low = 0
     for high in (*_BUCKETS, None):
         inside = [row for row in rows if low <= _words(row) and (high is None or _words(row) <= high)]
         if inside:
-            score, ratio = _bleu(inside)
+            score, ratio = _bleu(inside, lang)
             yield Bucket(f"{low}-{high}" if high else f"{low}+", len(inside), score, ratio)
         low = (high or 0) + 1
 
@@ -112,8 +112,8 @@ def _words(row: Row) -> int:
     return len(row[1][0].split())
 
 
-def _bleu(rows: Sequence[Row]) -> tuple[float, float]:
+def _bleu(rows: Sequence[Row], lang: str) -> tuple[float, float]:
     hypotheses = [hypothesis for hypothesis, _ in rows]
     references = list(zip(*(given for _, given in rows), strict=True))
-    result = BLEU(force=True).corpus_score(hypotheses, references)
+    result = bleu_metric(lang).corpus_score(hypotheses, references)
     return float(result.score), float(result.ratio)

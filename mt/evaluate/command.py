@@ -14,14 +14,13 @@ from mt.evaluate.records import add_records
 from mt.evaluate.request import Request
 from mt.evaluate.significance import Comparison, Difference, compare, largest_differences
 from mt.evaluate.tables import analysis_table, comparison_table, difference_table, score_dicts, score_table
-from mt.evaluate.testsets import TestSet, load_testset, read_testset
+from mt.evaluate.testsets import PAIR, TestSet, load_testset, read_testset
 from mt.files import read_lines, write_whole
 
 if TYPE_CHECKING:
     from mt.evaluate.models import Model  # brings torch, which scoring a file does not need
 
 _RESAMPLES = 1_000  # of the bootstrap
-_PAIR = "en-de"  # where nobody says otherwise
 
 
 @dataclass(frozen=True)
@@ -90,6 +89,7 @@ def evaluate(request: Request, console: Console) -> Evaluation:
     """
     models = _find_models(request)
     testset = find_testset(request, models)
+    _scores(["x"], (["x"],), request, testset.target)  # a missing package is said before a model translates
     systems = _systems(request, models, testset, console)
     results = [_result(system, testset, request) for system in systems]
     for system, result in zip(systems, results, strict=True):
@@ -128,7 +128,7 @@ def find_testset(request: Request, models: "Sequence[Model]") -> TestSet:
     """
     pair = _languages(request, models)
     if request.testset is not None:
-        src, tgt = (pair or _PAIR).split("-")
+        src, tgt = (pair or PAIR).split("-")
         return load_testset(request.testset, src, tgt, request.data)
     if request.references:
         return read_testset(request.source, request.references, pair)
@@ -174,19 +174,24 @@ def _check(system: System, testset: TestSet) -> None:
 
 
 def _result(system: System, testset: TestSet, request: Request) -> Result:
-    hypotheses, references = system.translations, testset.references
-    target = (testset.pair or _PAIR).split("-")[1]
-    found = scores(hypotheses, *references, confidence=_RESAMPLES)
-    if request.paper_bleu:
-        found.append(paper_bleu(hypotheses, *references, lang=target))
-    if request.multi30k_bleu:
-        found.append(multi30k_bleu(hypotheses, *references, lang=target))
-    analysis = analyse(hypotheses, *references, sources=testset.sources or None) if request.analysis else None
+    hypotheses, references, sources, lang = system.translations, testset.references, testset.sources, testset.target
+    found = _scores(hypotheses, references, request, lang)
+    analysis = analyse(hypotheses, *references, sources=sources or None, lang=lang) if request.analysis else None
     return Result(system.name, found, exact_matches(hypotheses, *references), analysis)
 
 
+def _scores(hypotheses: Sequence[str], references: Sequence[Sequence[str]], request: Request, lang: str) -> list[Score]:
+    found = scores(hypotheses, *references, confidence=_RESAMPLES, lang=lang)
+    if request.paper_bleu:
+        found.append(paper_bleu(hypotheses, *references, lang=lang))
+    if request.multi30k_bleu:
+        found.append(multi30k_bleu(hypotheses, *references, lang=lang))
+    return found
+
+
 def _compare(systems: Sequence[System], testset: TestSet) -> list[Comparison]:
-    return compare({system.name: system.translations for system in systems}, *testset.references)
+    translations = {system.name: system.translations for system in systems}
+    return compare(translations, *testset.references, lang=testset.target)
 
 
 def _contrast(first: System, system: System, testset: TestSet) -> Contrast:

@@ -56,7 +56,8 @@ def bleu_curve(request: Request, console: Console) -> BleuCurve:
     models = [find_model(path, request.beam, request.alpha, request.precision) for path in _checkpoints(run)]
     testset = find_testset(request, models)
     states = [_state(model) for model in models]
-    scores = [bleu(translate(model, testset.sources, request.device, console), *testset.references) for model in models]
+    translations = [translate(model, testset.sources, request.device, console) for model in models]
+    scores = [bleu(lines, *testset.references, lang=testset.target) for lines in translations]
     points = [
         CurvePoint(model.checkpoints[0].name, state["update"], score.value, mark)
         for model, state, score, mark in zip(models, states, scores, _marks(states), strict=True)

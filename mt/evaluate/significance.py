@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sacrebleu import BLEU, CHRF
+from sacrebleu import CHRF
 from sacrebleu.significance import PairedTest, Result
 
 from mt.errors import DataError, UsageError
-from mt.evaluate.bleu import check_lengths, sentence_chrf
+from mt.evaluate.bleu import bleu_metric, check_lengths, sentence_chrf
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ class Difference:
 def compare(
     systems: Mapping[str, Sequence[str]],
     *references: Sequence[str],
+    lang: str = "",
     resamples: int = 1_000,
     trials: int = 10_000,
 ) -> list[Comparison]:
@@ -65,8 +66,8 @@ def compare(
             check_lengths(hypotheses, *references)
         except DataError as error:
             raise DataError(f"{name}: {error}") from None
-    bootstrap_signatures, bootstrap = _paired_test("bs", systems, references, resamples)
-    randomization_signatures, randomization = _paired_test("ar", systems, references, trials)
+    bootstrap_signatures, bootstrap = _paired_test("bs", systems, references, lang, resamples)
+    randomization_signatures, randomization = _paired_test("ar", systems, references, lang, trials)
     equal = [list(hypotheses) == list(next(iter(systems.values()))) for hypotheses in systems.values()]
     return [
         Comparison(
@@ -112,9 +113,9 @@ def largest_differences(
 
 
 def _paired_test(
-    kind: str, systems: Mapping[str, Sequence[str]], references: Sequence[Sequence[str]], samples: int
+    kind: str, systems: Mapping[str, Sequence[str]], references: Sequence[Sequence[str]], lang: str, samples: int
 ) -> tuple[dict[str, str], dict[str, list[Result]]]:
-    metrics = {"BLEU": BLEU(force=True), "chrF2": CHRF()}
+    metrics = {"BLEU": bleu_metric(lang), "chrF2": CHRF()}
     test = PairedTest(list(systems.items()), metrics, references, test_type=kind, n_samples=samples)
     signatures, columns = test()
     results = {name: [one for one in column if isinstance(one, Result)] for name, column in columns.items()}

@@ -34,6 +34,7 @@ _SENTENCES = {  # between English and German
 _HUB = "wmt/wmt14"
 _HUB_SPLITS = {"newstest2013": "validation", "newstest2014": "test"}
 _HUB_LANGUAGES = ("cs", "de", "fr", "ru")  # each with English
+PAIR = "en-de"  # where nobody says otherwise
 _PATIENCE = 5  # seconds to wait for a server to answer
 
 
@@ -46,6 +47,10 @@ class TestSet:
     origin: str  # empty where the name says it
     sources: list[str]  # empty where there are only translations to compare
     references: tuple[list[str], ...]
+
+    @property
+    def target(self) -> str:
+        return (self.pair or PAIR).split("-")[1]
 
     @property
     def title(self) -> str:
