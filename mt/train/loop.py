@@ -318,9 +318,7 @@ def _validate(run: Run, check: Callable[[int], None]) -> Validation:
     prepared, config = run.prepared, run.config
     text = prepared.text("valid")
     with run.averaged():
-        return validate(
-            run.model, prepared.valid, text, prepared.tokenizer, config.decode, config.batch.micro_tokens, check
-        )
+        return validate(run.model, prepared.valid, text, prepared.tokenizer, config, check)
 
 
 def _average_last(run: Run, log: MetricsLog, console: Console) -> None:

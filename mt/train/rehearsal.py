@@ -159,9 +159,9 @@ def _rehearse_validation(run: Run) -> None:
     sources, references = prepared.text("valid")
     text = [sources[row] for row in longest], [references[row] for row in longest]
     # Untrained, it does not end by itself: a piece more than the source is enough to see that it works.
-    decode = config.decode.model_copy(update={"max_extra": 1})
+    short = config.model_copy(update={"decode": config.decode.model_copy(update={"max_extra": 1})})
     with run.averaged():
-        validate(run.model, prepared.valid.take(heaviest), text, prepared.tokenizer, decode, max_tokens)
+        validate(run.model, prepared.valid.take(heaviest), text, prepared.tokenizer, short)
 
 
 # --- A checkpoint ------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from mt.config import DecodeConfig
+from mt.config import Config
 from mt.data.batches import plan_batches
 from mt.data.corpus import Corpus
 from mt.data.tokenizer import Tokenizer
@@ -51,8 +51,7 @@ def validate(
     corpus: Corpus,
     text: tuple[list[str], list[str]],
     tokenizer: Tokenizer,
-    decode: DecodeConfig,
-    max_tokens: int,
+    config: Config,
     check: Callable[[int], None] = lambda count: None,
 ) -> Validation:
     """Loss of the references under the model, and BLEU of its greedy translations against them.
@@ -61,7 +60,7 @@ def validate(
     Greedy, because it is several times quicker than the beam and ranks checkpoints alike.
     """
     sources, references = text
-    greedy = decode.model_copy(update={"beam": 1})
+    greedy = config.decode.model_copy(update={"beam": 1})
     was_training = model.training
     translations = Translator.of([model.eval()], tokenizer, greedy)(sources, check)
     model.train(was_training)
@@ -69,7 +68,8 @@ def validate(
         {"source": source, "reference": reference, "translation": translation}
         for source, reference, translation in zip(sources[:SAMPLES], references, translations, strict=False)
     ]
-    return Validation(mean_loss(model, corpus, max_tokens, check), bleu(translations, references).value, samples)
+    loss = mean_loss(model, corpus, config.batch.micro_tokens, check)
+    return Validation(loss, bleu(translations, references, lang=config.data.tgt).value, samples)
 
 
 @torch.inference_mode()
