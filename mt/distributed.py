@@ -185,8 +185,8 @@ def launch(processes: int, arguments: Sequence[str], device: str) -> None:
     try:
         elastic_launch(config, sys.executable)("-m", "mt", *arguments)
     except ChildFailedError as failed:
-        # Those that only lost contact may have been noticed first.
-        rank, failure = min(failed.failures.items(), key=lambda item: (item[1].exitcode > 0, item[1].timestamp))
+        # Those that only lost contact, or were ended because of it, may have been noticed first.
+        rank, failure = min(failed.failures.items(), key=lambda item: (_blame(item[1].exitcode), item[1].timestamp))
         if failure.exitcode > 0:
             raise SystemExit(failure.exitcode) from None
         raise WorkerError(
@@ -195,6 +195,11 @@ def launch(processes: int, arguments: Sequence[str], device: str) -> None:
         ) from None
     except SignalException:
         raise SystemExit(130) from None
+
+
+def _blame(exitcode: int) -> int:
+    """0: the process was killed; 1: it failed, or lost contact; 2: it was ended because of another."""
+    return 1 if exitcode > 0 else 2 if exitcode == -signal.SIGTERM else 0
 
 
 def _cores() -> int:

@@ -9,6 +9,7 @@ import lzma
 import math
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -459,6 +460,14 @@ class TestSeveralProcesses:
         for job in (Job(), Job(inputs=(big,)), Job(outputs=(big,))):
             with pytest.raises(UsageError, match="several processes share files, no pipes: give --input and --output"):
                 plan_job(job, 2)
+
+    @pytest.mark.slow
+    def test_end_with_what_the_one_that_failed_has_said(self, toy_run: Path, big: Path, tmp_path: Path) -> None:
+        big.write_bytes(b"a man\n" * 2_500 + b"\xff\n" + b"a man\n" * 40_000)
+        arguments = ["--ckpt", toy_run, "--input", big, "--output", tmp_path / "out", "--device", "cpu", "--gpus", 2]
+        result = mt(*map(str, arguments), "--beam", "1", "--quiet")
+        assert result.returncode == 2
+        assert re.fullmatch(rb"mt: \S+big\.txt:2501: not UTF-8 .*\n", result.stderr)
 
     @pytest.mark.slow
     def test_are_started_by_the_command_which_names_the_one_that_died(
