@@ -138,6 +138,7 @@ def test_the_run_directory_holds_what_is_documented(toy_config: Config, quiet: C
         "config.yaml",
         "env.json",
         "metrics.jsonl",
+        "report.html",
     ]
     names = sorted(path.name for path in (run / "checkpoints").iterdir())
     assert names[0] == AVERAGED

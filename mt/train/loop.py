@@ -26,6 +26,7 @@ from mt.data.prepare import Prepared, prepare
 from mt.device import choose_device
 from mt.distributed import LostContactError, World, joined
 from mt.errors import MtError
+from mt.evaluate.report import write_report
 from mt.train.folder import locked, note_session, write_whole
 from mt.train.metrics import MetricsLog
 from mt.train.rehearsal import rehearse
@@ -287,22 +288,30 @@ def _checkpoint(run: Run, report: Report, stop: StopRequest) -> None:
             _keep_best(run, result)
             log.write(result.record(run.update))
             log.flush()
-            run.background.start(_saving(run))
+            run.background.start(_saving(run, report.console))
             report.console.say(
                 f"update {run.update:,}: {result}  (best {run.best_bleu:.2f} BLEU at {run.best_update:,})"
             )
     run.set_progress(run.world.told(run.progress()))
 
 
-def _saving(run: Run) -> Callable[[], None]:
-    """What writes a checkpoint of the run as it is now, and then removes those no longer needed."""
+def _saving(run: Run, console: Console) -> Callable[[], None]:
+    """What writes a checkpoint of the run as it is now, removes those no longer needed, and refreshes the page."""
     write, best, settings = snapshot(run, step_name(run.update)), run.best_update, run.config.train
 
     def work() -> None:
         write()
         prune_checkpoints(run.folder, settings.keep, best, settings.keep_every)
+        _refresh_page(run, console)
 
     return work
+
+
+def _refresh_page(run: Run, console: Console) -> None:
+    try:
+        write_report(run.folder)
+    except Exception as error:  # whatever is wrong with it, a page is nothing to end a run for
+        console.warn(f"report.html is not up to date: {error}")
 
 
 def _keep_best(run: Run, result: Validation) -> None:
@@ -334,6 +343,7 @@ def _average_last(run: Run, log: MetricsLog, console: Console) -> None:
     save_checkpoint(path, run.config, run.prepared.tokenizer.model_bytes, run.model.state_dict(), state)
     log.write({**result.record(run.update), "averaged": count})
     log.flush()
+    _refresh_page(run, console)
     console.say(f"average of the last {count} checkpoints: {result}")
 
 

@@ -1,7 +1,7 @@
 """The report of what was broken and what became of it."""
 
 import pytest
-from fault_report import Faults
+from fault_report import EVERY, Faults
 
 FAULTS = Faults()
 
@@ -20,5 +20,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     total, survived = FAULTS.injected.total(), FAULTS.survived.total()
     terminalreporter.line(f"{'together':<44} {total:>4} injected  {survived:>4} survived")
     most = max(FAULTS.lost, default=0)
-    terminalreporter.line(f"updates lost to one fault: at most {most} (checkpoints every {FAULTS.interval})")
+    terminalreporter.line(f"updates lost to one fault: at most {most} (checkpoints every {EVERY})")
     terminalreporter.line(f"updates or weights that differ from the undisturbed run: {FAULTS.mismatches}")

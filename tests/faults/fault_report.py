@@ -3,6 +3,8 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
+EVERY = 7  # updates from checkpoint to checkpoint
+
 
 @dataclass
 class Faults:
@@ -11,5 +13,4 @@ class Faults:
     injected: Counter[str] = field(default_factory=Counter)
     survived: Counter[str] = field(default_factory=Counter)
     lost: list[int] = field(default_factory=list)  # updates, a fault each
-    interval: int = 0  # updates from checkpoint to checkpoint
     mismatches: int = 0
