@@ -23,8 +23,9 @@ from mt.config import ModelConfig, OptimConfig
 from mt.data.batches import Lengths, plan_batches
 from mt.data.corpus import Corpus, Sentences
 from mt.device import settle
+from mt.model.layout import PAD
 from mt.model.positions import positional_encoding
-from mt.model.transformer import PAD, Transformer
+from mt.model.transformer import Transformer
 from mt.train.batch import Batch, load_batch
 from mt.train.optim import make_adam
 from mt.train.update import accumulate
@@ -34,6 +35,7 @@ SIZES = {
     "base": (ModelConfig(), 32_000),
 }
 SMOOTHING = 0.1
+CPU = torch.device("cpu")
 WINDOW = 3  # updates a system takes in its turn
 
 
@@ -147,7 +149,7 @@ class PlainTransformer(nn.Module):
         return self.dropout(self.embedding(ids_BT) * self.scale + self.positions_TD[: ids_BT.size(1)])
 
     def forward(self, source_BS: Tensor, input_BT: Tensor) -> Tensor:
-        causal = nn.Transformer.generate_square_subsequent_mask(input_BT.size(1))
+        causal = nn.Transformer.generate_square_subsequent_mask(input_BT.size(1), device=input_BT.device)
         x_BTD = self.transformer(
             self.embed(source_BS),
             self.embed(input_BT),
@@ -159,14 +161,23 @@ class PlainTransformer(nn.Module):
         return F.linear(x_BTD, self.embedding.weight)
 
 
-def plain(config: ModelConfig, vocabulary: int, corpus: Corpus, precision: torch.dtype) -> Callable[[np.ndarray], None]:
+def plain(
+    config: ModelConfig,
+    vocabulary: int,
+    corpus: Corpus,
+    precision: torch.dtype,
+    device: torch.device = CPU,
+    compiled: bool = False,
+) -> Callable[[np.ndarray], None]:
     torch.manual_seed(1)
-    model = PlainTransformer(config, vocabulary).train()
+    model = PlainTransformer(config, vocabulary).to(device).train()
+    if compiled:
+        model.compile(dynamic=True)
     return peer_update(model, lambda batch: model(batch.source_BS, batch.input_BT), corpus, precision)
 
 
 def hugging_face(
-    config: ModelConfig, vocabulary: int, corpus: Corpus, precision: torch.dtype
+    config: ModelConfig, vocabulary: int, corpus: Corpus, precision: torch.dtype, device: torch.device = CPU
 ) -> Callable[[np.ndarray], None] | None:
     try:
         from transformers import MarianConfig, MarianMTModel
@@ -193,7 +204,8 @@ def hugging_face(
             eos_token_id=2,
             decoder_start_token_id=1,
         )
-    ).train()
+    )
+    model.to(device).train()
 
     def logits(batch: Batch) -> Tensor:
         return model(
@@ -208,13 +220,14 @@ def peer_update(
 ) -> Callable[[np.ndarray], None]:
     """One update the usual way: autocast, torch's cross-entropy over all positions, torch's default Adam."""
     adam = torch.optim.Adam(model.parameters(), betas=(0.9, 0.98), eps=1e-9)
+    device = next(model.parameters()).device
 
     def update(rows: np.ndarray) -> None:
-        batch = load_batch(corpus, rows, torch.device("cpu"))
-        target_BT = torch.full(batch.input_BT.shape, PAD)
-        target_BT.view(-1)[batch.positions_N] = batch.targets_N
+        batch = load_batch(corpus, rows, device)
+        target_BT = torch.full_like(batch.input_BT, PAD)
+        target_BT.view(-1)[batch.target_places_N] = batch.targets_N
         adam.zero_grad()
-        with torch.autocast("cpu", precision, enabled=precision != torch.float32):
+        with torch.autocast(device.type, precision, enabled=precision != torch.float32):
             logits_BTV = logits(batch)
         loss = F.cross_entropy(
             logits_BTV.flatten(0, 1).float(), target_BT.flatten(), ignore_index=PAD, label_smoothing=SMOOTHING

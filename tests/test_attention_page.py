@@ -54,16 +54,16 @@ def test_the_weights_are_those_the_model_itself_uses(translator: Translator) -> 
     maps, memory = attention_maps(model, source_S, input_T), model.encode(source_S[None])
     for index, layer in enumerate(model.decoder):
         expected = layer.cross_attention.out(join_heads(maps.cross_LHTS[index][None] @ memory.values[index]))
-        torch.testing.assert_close(outputs["cross"][index], expected, rtol=0, atol=1e-5)
+        torch.testing.assert_close(outputs["cross"][index], expected[0], rtol=0, atol=1e-5)
     for kind, layers, weights in (
         ("encoder", model.encoder, maps.encoder_LHSS),
         ("decoder", model.decoder, maps.decoder_LHTT),
     ):
         for index, layer in enumerate(layers):
             attention = layer.self_attention
-            v_BHSK = split_heads(attention.qkv(inputs[kind][index]).chunk(3, dim=-1)[2], attention.heads)
+            v_BHSK = split_heads(attention.qkv(inputs[kind][index][None]).chunk(3, dim=-1)[2], attention.heads)
             expected = attention.out(join_heads(weights[index][None] @ v_BHSK))
-            torch.testing.assert_close(outputs[kind][index], expected, rtol=0, atol=1e-5)
+            torch.testing.assert_close(outputs[kind][index], expected[0], rtol=0, atol=1e-5)
 
 
 def test_rows_sum_to_one_and_no_target_looks_ahead(translator: Translator) -> None:

@@ -107,7 +107,7 @@ def test_an_update_follows_the_gradient_of_the_whole_batch(toy_config: Config, q
     rows = plan_batches(lengths_N2, config.batch.tokens, config.seed, 0)[0]
     batch = load_batch(run.prepared.train, rows, torch.device("cpu"))
     with torch.no_grad():
-        logits_NV = run.model(batch.source_BS, batch.input_BT).flatten(0, 1)[batch.positions_N]
+        logits_NV = run.model(batch.source_BS, batch.input_BT).flatten(0, 1)[batch.target_places_N]
     expected = F.cross_entropy(logits_NV, batch.targets_N, label_smoothing=0.1)
     record = take_update(run, rows)
     torch.testing.assert_close(record["loss"], expected, rtol=1e-5, atol=0)
@@ -118,7 +118,7 @@ def test_targets_are_shifted_right_by_one(toy_config: Config, quiet: Console) ->
     corpus = prepare(toy_config, quiet).train
     batch = load_batch(corpus, plan_batches(lengths_of(corpus), 200, 1, 0)[0], torch.device("cpu"))
     target_BT = torch.zeros_like(batch.input_BT).flatten()
-    target_BT[batch.positions_N] = batch.targets_N
+    target_BT[batch.target_places_N] = batch.targets_N
     target_BT = target_BT.view_as(batch.input_BT)
     assert (batch.input_BT[:, 0] == 1).all()
     assert torch.equal(batch.input_BT[:, 1:], target_BT[:, :-1])

@@ -22,7 +22,7 @@ from mt.console import Console
 from mt.data.batches import Rows, plan_batches
 from mt.data.corpus import Corpus, Sentences
 from mt.data.prepare import prepare
-from mt.data.tokenizer import BOS, PAD
+from mt.data.tokenizer import BOS, EOS, PAD
 from mt.model.dropout import Dropout
 from mt.model.positions import positional_encoding
 from mt.train.batch import lengths_of
@@ -98,6 +98,7 @@ def plain_losses(run: Run, passes: Callable[[int, Rows], Iterator[Rows]]) -> lis
         for piece in passes(update, rows):
             source_BS, target_BT = (padded(side, piece) for side in (corpus.source, corpus.target))
             input_BT = F.pad(target_BT[:, :-1], (1, 0), value=BOS)
+            input_BT[input_BT == EOS] = PAD  # nothing follows it
             logits_BTV = plain_logits(weights, config.model, source_BS, input_BT, dropout)
             loss = F.cross_entropy(
                 logits_BTV.flatten(0, 1), target_BT.flatten(), ignore_index=PAD, label_smoothing=0.1, reduction="sum"
@@ -121,9 +122,14 @@ def plain_logits(
     """Section 3 line by line."""
     embedding_VD, d_model = weights["embedding.weight"], config.d_model
 
+    def dropped(x_BTD: Tensor, ids_BT: Tensor) -> Tensor:
+        """Dropout for real pieces: the quick path draws no mask for padding."""
+        real_BT = ids_BT != PAD
+        return torch.zeros_like(x_BTD).masked_scatter(real_BT[..., None], dropout(x_BTD[real_BT]))
+
     def embed(ids_BT: Tensor) -> Tensor:
         x_BTD = F.embedding(ids_BT, embedding_VD) * math.sqrt(d_model)
-        return dropout(x_BTD + positional_encoding(ids_BT.size(1), d_model))
+        return dropped(x_BTD + positional_encoding(ids_BT.size(1), d_model), ids_BT)
 
     def linear(x: Tensor, name: str, part: int = 0) -> Tensor:
         """One projection; `part` says which of those that share the matrix `name`."""
@@ -145,23 +151,24 @@ def plain_logits(
     def feed_forward(x: Tensor, name: str) -> Tensor:
         return linear(linear(x, f"{name}.w1").relu(), f"{name}.w2")
 
-    def add_and_norm(x: Tensor, sublayer: Tensor, name: str) -> Tensor:
+    def add_and_norm(x: Tensor, sublayer: Tensor, ids_BT: Tensor, name: str) -> Tensor:
         gain, bias = weights[f"{name}.norm.weight"], weights[f"{name}.norm.bias"]
-        return F.layer_norm(x + dropout(sublayer), (d_model,), gain, bias)
+        return F.layer_norm(x + dropped(sublayer, ids_BT), (d_model,), gain, bias)
 
     mask = (source_BS != PAD)[:, None, None, :]
     memory = embed(source_BS)
     for layer in (f"encoder.{index}" for index in range(config.encoder_layers)):
         attended = self_attention(memory, f"{layer}.self_attention", mask)
-        memory = add_and_norm(memory, attended, f"{layer}.after_self_attention")
-        memory = add_and_norm(memory, feed_forward(memory, f"{layer}.feed_forward"), f"{layer}.after_feed_forward")
+        memory = add_and_norm(memory, attended, source_BS, f"{layer}.after_self_attention")
+        fed = feed_forward(memory, f"{layer}.feed_forward")
+        memory = add_and_norm(memory, fed, source_BS, f"{layer}.after_feed_forward")
     x = embed(input_BT)
     for layer in (f"decoder.{index}" for index in range(config.decoder_layers)):
         attended = self_attention(x, f"{layer}.self_attention", None, causal=True)
-        x = add_and_norm(x, attended, f"{layer}.after_self_attention")
+        x = add_and_norm(x, attended, input_BT, f"{layer}.after_self_attention")
         attended = cross_attention(x, memory, f"{layer}.cross_attention", mask)
-        x = add_and_norm(x, attended, f"{layer}.after_cross_attention")
-        x = add_and_norm(x, feed_forward(x, f"{layer}.feed_forward"), f"{layer}.after_feed_forward")
+        x = add_and_norm(x, attended, input_BT, f"{layer}.after_cross_attention")
+        x = add_and_norm(x, feed_forward(x, f"{layer}.feed_forward"), input_BT, f"{layer}.after_feed_forward")
     return F.linear(x, embedding_VD)
 
 

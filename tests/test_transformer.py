@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from mt.config import ModelConfig
 from mt.model.attention import attention_weights, look_ahead_mask, scaled_dot_product_attention
 from mt.model.dropout import Dropout
+from mt.model.layout import PAD
 from mt.model.positions import positional_encoding
-from mt.model.transformer import PAD, Transformer
+from mt.model.transformer import Transformer
 
 SMALL = ModelConfig(d_model=32, heads=4, d_ff=48, encoder_layers=2, decoder_layers=3, dropout=0.2)
 VOCABULARY = 40
@@ -62,6 +63,11 @@ def torch_transformer(model: Transformer) -> nn.Transformer:
     return theirs.eval()
 
 
+def embedded(model: Transformer, ids_BT: Tensor) -> Tensor:
+    B, T = ids_BT.shape
+    return model.embed(ids_BT.flatten(), torch.arange(T).repeat(B), T).view(B, T, -1)
+
+
 def copy(theirs: nn.Module, ours: nn.Module) -> None:
     theirs.load_state_dict(ours.state_dict())
 
@@ -78,8 +84,8 @@ def test_it_computes_what_torchs_transformer_computes(model: Transformer, length
     source_BS[1, length // 2 :] = PAD
     theirs = torch_transformer(model)
     x_BTD = theirs(
-        model.embed(source_BS),
-        model.embed(target_BT),
+        embedded(model, source_BS),
+        embedded(model, target_BT),
         tgt_mask=~look_ahead_mask(length + 5, torch.device("cpu")),
         src_key_padding_mask=source_BS == PAD,
         memory_key_padding_mask=source_BS == PAD,
@@ -89,21 +95,24 @@ def test_it_computes_what_torchs_transformer_computes(model: Transformer, length
 
 
 def test_a_logit_depends_on_no_later_target(model: Transformer) -> None:
-    gradient_BTD = embedding_gradient(model, random_ids(1, 5), random_ids(1, 8), side="target", position=3)
-    assert gradient_BTD[0, 4:].abs().max() == 0
-    assert (gradient_BTD[0, :4].abs().amax(dim=1) > 0).all()
+    gradient_TD = embedding_gradient(model, random_ids(1, 5), random_ids(1, 8), side="target", position=3)
+    assert gradient_TD[4:].abs().max() == 0
+    assert (gradient_TD[:4].abs().amax(dim=1) > 0).all()
 
 
-def test_a_logit_depends_on_every_source_piece_and_on_no_padding(model: Transformer) -> None:
+def test_a_logit_depends_on_every_source_piece_and_on_no_neighbour_or_padding(model: Transformer) -> None:
     source_BS = random_ids(2, 6)
     source_BS[0, 4:] = PAD
-    gradient_BSD = embedding_gradient(model, source_BS, random_ids(2, 3), side="source", position=2)
-    assert gradient_BSD[0, 4:].abs().max() == 0
-    assert (gradient_BSD[0, :4].abs().amax(dim=1) > 0).all()
+    gradient_ND = embedding_gradient(model, source_BS, random_ids(2, 3), side="source", position=2)
+    assert len(gradient_ND) == 4 + 6
+    assert (gradient_ND[:4].abs().amax(dim=1) > 0).all()
+    assert gradient_ND[4:].abs().max() == 0
+    assert model.embedding.weight.grad is not None
+    assert model.embedding.weight.grad[PAD].abs().max() == 0
 
 
 def embedding_gradient(model: Transformer, source: Tensor, target: Tensor, side: str, position: int) -> Tensor:
-    """The gradient of one logit of sentence 0 with respect to each embedded position of one side."""
+    """The gradient of one logit of sentence 0 with respect to each embedded piece of one side, [N, D]."""
     embedded: list[Tensor] = []
     model.embedding_dropout.register_forward_hook(lambda module, inputs, x: embedded.append(x) or x.retain_grad())
     logits_BTV = model(source, target)

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mt.model.layout import Layout
+
 # Above this many scores a head, torch's fused kernel is quicker on the CPU; below, plain products are.
 SHORT = 128 * 128
 
@@ -53,20 +55,28 @@ class SelfAttention(nn.Module):
         self.qkv = nn.Linear(d_model, 3 * d_model)
         self.out = nn.Linear(d_model, d_model)
 
-    def project(self, x_BTD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def project(self, x_ND: Tensor, layout: Layout) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, each [B, H, T, K]."""
-        q_BTD, k_BTD, v_BTD = self.qkv(x_BTD).chunk(3, dim=-1)
+        q_BTD, k_BTD, v_BTD = layout.pad(self.qkv(x_ND)).chunk(3, dim=-1)
         return split_heads(q_BTD, self.heads), split_heads(k_BTD, self.heads), split_heads(v_BTD, self.heads)
 
-    def forward(self, x_BTD: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
-        q_BHTK, k_BHTK, v_BHTK = self.project(x_BTD)
-        return self.attend(q_BHTK, k_BHTK, v_BHTK, mask, causal)
+    def forward(self, x_ND: Tensor, layout: Layout, causal: bool = False) -> Tensor:
+        q_BHTK, k_BHTK, v_BHTK = self.project(x_ND, layout)
+        # Padding stands at the end, where the look-ahead mask hides it from every real position.
+        return self.attend(q_BHTK, k_BHTK, v_BHTK, layout, None if causal else layout.mask, causal)
 
     def attend(
-        self, q_BHTK: Tensor, k_BHSK: Tensor, v_BHSK: Tensor, mask: Tensor | None = None, causal: bool = False
+        self,
+        q_BHTK: Tensor,
+        k_BHSK: Tensor,
+        v_BHSK: Tensor,
+        layout: Layout,
+        mask: Tensor | None = None,
+        causal: bool = False,
     ) -> Tensor:
         """Attend with each head, concatenate, and project by W^O."""
-        out: Tensor = self.out(join_heads(scaled_dot_product_attention(q_BHTK, k_BHSK, v_BHSK, mask, causal)))
+        attended_BTD = join_heads(scaled_dot_product_attention(q_BHTK, k_BHSK, v_BHSK, mask, causal))
+        out: Tensor = self.out(layout.pack(attended_BTD))
         return out
 
 
@@ -80,18 +90,19 @@ class CrossAttention(nn.Module):
         self.kv = nn.Linear(d_model, 2 * d_model)
         self.out = nn.Linear(d_model, d_model)
 
-    def project_memory(self, memory_BSD: Tensor) -> tuple[Tensor, Tensor]:
+    def project_memory(self, memory_ND: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
         """Keys and values of the memory, each [B, H, S, K]."""
-        k_BSD, v_BSD = self.kv(memory_BSD).chunk(2, dim=-1)
+        k_BSD, v_BSD = layout.pad(self.kv(memory_ND)).chunk(2, dim=-1)
         return split_heads(k_BSD, self.heads), split_heads(v_BSD, self.heads)
 
-    def project(self, x_BTD: Tensor) -> Tensor:
+    def project(self, x_ND: Tensor, layout: Layout) -> Tensor:
         """Queries, [B, H, T, K]."""
-        return split_heads(self.q(x_BTD), self.heads)
+        return split_heads(layout.pad(self.q(x_ND)), self.heads)
 
-    def forward(self, x_BTD: Tensor, memory: "Memory", layer: int) -> Tensor:
-        q_BHTK, k_BHSK, v_BHSK = self.project(x_BTD), memory.keys[layer], memory.values[layer]
-        out: Tensor = self.out(join_heads(scaled_dot_product_attention(q_BHTK, k_BHSK, v_BHSK, memory.mask)))
+    def forward(self, x_ND: Tensor, layout: Layout, memory: "Memory", layer: int) -> Tensor:
+        q_BHTK, k_BHSK, v_BHSK = self.project(x_ND, layout), memory.keys[layer], memory.values[layer]
+        attended_BTD = join_heads(scaled_dot_product_attention(q_BHTK, k_BHSK, v_BHSK, memory.mask))
+        out: Tensor = self.out(layout.pack(attended_BTD))
         return out
 
 

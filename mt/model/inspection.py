@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from mt.model.attention import attention_weights, look_ahead_mask
+from mt.model.layout import Layout
 from mt.model.transformer import Transformer
 
 
@@ -22,18 +23,20 @@ class AttentionMaps:
 def attention_maps(model: Transformer, source_S: Tensor, input_T: Tensor) -> AttentionMaps:
     """All attention weights of one sentence pair, the target starting with BOS."""
     encoder, decoder, cross = [], [], []
-    x_BSD = model.embed(source_S[None])
-    for encoder_layer in model.encoder:
-        q_BHSK, k_BHSK, _ = encoder_layer.self_attention.project(x_BSD)
-        encoder.append(attention_weights(q_BHSK, k_BHSK)[0])
-        x_BSD = encoder_layer(x_BSD, None)
     memory = model.encode(source_S[None])
-    x_BTD, look_ahead = model.embed(input_T[None]), look_ahead_mask(len(input_T), input_T.device)
+    layout = Layout(1, len(source_S))
+    x_SD = model.embed(source_S, layout.positions(), layout.length)
+    for encoder_layer in model.encoder:
+        q_BHSK, k_BHSK, _ = encoder_layer.self_attention.project(x_SD, layout)
+        encoder.append(attention_weights(q_BHSK, k_BHSK)[0])
+        x_SD = encoder_layer(x_SD, layout)
+    layout, look_ahead = Layout(1, len(input_T)), look_ahead_mask(len(input_T), input_T.device)
+    x_TD = model.embed(input_T, layout.positions(), layout.length)
     for index, layer in enumerate(model.decoder):
-        q_BHTK, k_BHTK, _ = layer.self_attention.project(x_BTD)
+        q_BHTK, k_BHTK, _ = layer.self_attention.project(x_TD, layout)
         decoder.append(attention_weights(q_BHTK, k_BHTK, look_ahead)[0])
-        attended_BTD = layer.after_self_attention(x_BTD, layer.self_attention(x_BTD, causal=True))
-        q_BHTK = layer.cross_attention.project(attended_BTD)
+        attended_TD = layer.after_self_attention(x_TD, layer.self_attention(x_TD, layout, causal=True))
+        q_BHTK = layer.cross_attention.project(attended_TD, layout)
         cross.append(attention_weights(q_BHTK, memory.keys[index])[0])
-        x_BTD = layer(x_BTD, memory, index)
+        x_TD = layer(x_TD, layout, memory, index)
     return AttentionMaps(torch.stack(encoder), torch.stack(decoder), torch.stack(cross))

@@ -11,9 +11,8 @@ from mt.config import ModelConfig
 from mt.model.attention import CrossAttention, Memory, SelfAttention
 from mt.model.cache import Cache
 from mt.model.dropout import Dropout
+from mt.model.layout import Layout, layout_of
 from mt.model.positions import positional_encoding
-
-PAD = 0  # the tokenizer's padding id
 
 
 class FeedForward(nn.Module):
@@ -24,8 +23,8 @@ class FeedForward(nn.Module):
         self.w1 = nn.Linear(d_model, d_ff)
         self.w2 = nn.Linear(d_ff, d_model)
 
-    def forward(self, x_BTD: Tensor) -> Tensor:
-        out: Tensor = self.w2(F.relu(self.w1(x_BTD), inplace=True))
+    def forward(self, x_ND: Tensor) -> Tensor:
+        out: Tensor = self.w2(F.relu(self.w1(x_ND), inplace=True))
         return out
 
 
@@ -37,8 +36,8 @@ class Residual(nn.Module):
         self.dropout = Dropout(dropout)
         self.norm = nn.LayerNorm(d_model)
 
-    def forward(self, x_BTD: Tensor, sublayer_BTD: Tensor) -> Tensor:
-        out: Tensor = self.norm(x_BTD + self.dropout(sublayer_BTD))
+    def forward(self, x_ND: Tensor, sublayer_ND: Tensor) -> Tensor:
+        out: Tensor = self.norm(x_ND + self.dropout(sublayer_ND))
         return out
 
 
@@ -52,10 +51,10 @@ class EncoderLayer(nn.Module):
         self.feed_forward = FeedForward(d_model, d_ff)
         self.after_feed_forward = Residual(d_model, dropout)
 
-    def forward(self, x_BSD: Tensor, mask: Tensor | None) -> Tensor:
-        x_BSD = self.after_self_attention(x_BSD, self.self_attention(x_BSD, mask))
-        x_BSD = self.after_feed_forward(x_BSD, self.feed_forward(x_BSD))
-        return x_BSD
+    def forward(self, x_ND: Tensor, layout: Layout) -> Tensor:
+        x_ND = self.after_self_attention(x_ND, self.self_attention(x_ND, layout))
+        x_ND = self.after_feed_forward(x_ND, self.feed_forward(x_ND))
+        return x_ND
 
 
 class DecoderLayer(nn.Module):
@@ -70,24 +69,28 @@ class DecoderLayer(nn.Module):
         self.feed_forward = FeedForward(d_model, d_ff)
         self.after_feed_forward = Residual(d_model, dropout)
 
-    def forward(self, x_BTD: Tensor, memory: Memory, layer: int) -> Tensor:
-        return self._attend_and_feed(x_BTD, self.self_attention(x_BTD, causal=True), memory, layer)
+    def forward(self, x_ND: Tensor, layout: Layout, memory: Memory, layer: int) -> Tensor:
+        return self._attend_and_feed(x_ND, self.self_attention(x_ND, layout, causal=True), layout, memory, layer)
 
-    def step(self, x_BWD: Tensor, memory: Memory, layer: int, cache: Cache, visible: Tensor | None) -> Tensor:
+    def step(
+        self, x_ND: Tensor, layout: Layout, memory: Memory, layer: int, cache: Cache, visible: Tensor | None
+    ) -> Tensor:
         """The same for one new position of W hypotheses a sentence, whose earlier keys and values are in `cache`.
 
         The hypotheses stand where positions do, so what their sentence has is never copied for each.
         """
-        q_BHWK, k_BHWK, v_BHWK = self.self_attention.project(x_BWD)
+        q_BHWK, k_BHWK, v_BHWK = self.self_attention.project(x_ND, layout)
         k_BHSK, v_BHSK = cache.append(layer, k_BHWK, v_BHWK)
-        attended_BWD = self.self_attention.attend(q_BHWK, k_BHSK, v_BHSK, visible)
-        return self._attend_and_feed(x_BWD, attended_BWD, memory, layer)
+        attended_ND = self.self_attention.attend(q_BHWK, k_BHSK, v_BHSK, layout, visible)
+        return self._attend_and_feed(x_ND, attended_ND, layout, memory, layer)
 
-    def _attend_and_feed(self, x_BTD: Tensor, attended_BTD: Tensor, memory: Memory, layer: int) -> Tensor:
-        x_BTD = self.after_self_attention(x_BTD, attended_BTD)
-        x_BTD = self.after_cross_attention(x_BTD, self.cross_attention(x_BTD, memory, layer))
-        x_BTD = self.after_feed_forward(x_BTD, self.feed_forward(x_BTD))
-        return x_BTD
+    def _attend_and_feed(
+        self, x_ND: Tensor, attended_ND: Tensor, layout: Layout, memory: Memory, layer: int
+    ) -> Tensor:
+        x_ND = self.after_self_attention(x_ND, attended_ND)
+        x_ND = self.after_cross_attention(x_ND, self.cross_attention(x_ND, layout, memory, layer))
+        x_ND = self.after_feed_forward(x_ND, self.feed_forward(x_ND))
+        return x_ND
 
 
 class Transformer(nn.Module):
@@ -123,33 +126,41 @@ class Transformer(nn.Module):
                     nn.init.xavier_uniform_(projection_DD)
                 nn.init.zeros_(linear.bias)
 
-    def embed(self, ids_BT: Tensor, start: int = 0) -> Tensor:
-        """Scaled embeddings plus positional encodings, the first id standing at position `start` (3.4 and 3.5)."""
-        end, positions_TD = start + ids_BT.size(1), self.positions_TD
-        if end > positions_TD.size(0):
-            positions_TD = self.positions_TD = positional_encoding(2 * end, self.config.d_model).to(positions_TD)
-        x_BTD = self.embedding(ids_BT) * math.sqrt(self.config.d_model) + positions_TD[start:end]
-        out: Tensor = self.embedding_dropout(x_BTD)
+    def embed(self, ids_N: Tensor, position_N: Tensor, end: int) -> Tensor:
+        """Scaled embeddings plus positional encodings (3.4 and 3.5); all positions lie before `end`."""
+        if end > self.positions_TD.size(0):
+            self.positions_TD = positional_encoding(2 * end, self.config.d_model).to(self.positions_TD)
+        x_ND = self.embedding(ids_N) * math.sqrt(self.config.d_model) + self.positions_TD[position_N]
+        out: Tensor = self.embedding_dropout(x_ND)
         return out
 
-    def encode(self, source_BS: Tensor) -> Memory:
-        """Run the encoder stack once and project its output for each decoder layer's attention."""
-        padding_mask = (source_BS != PAD)[:, None, None, :]
-        # On the CPU looking is free, and no mask is the quicker one; on a GPU looking would wait for the queue.
-        mask = None if source_BS.device.type == "cpu" and bool(padding_mask.all()) else padding_mask
-        x_BSD = self.embed(source_BS)
-        for layer in self.encoder:
-            x_BSD = layer(x_BSD, mask)
-        projected = [layer.cross_attention.project_memory(x_BSD) for layer in self.decoder]
-        return Memory(tuple(k for k, _ in projected), tuple(v for _, v in projected), mask)
+    def _embed_all(self, ids_BT: Tensor, layout: Layout) -> Tensor:
+        ids_P = ids_BT.flatten()
+        ids_N = ids_P if layout.places_N is None else ids_P[layout.places_N]
+        return self.embed(ids_N, layout.positions().to(ids_N.device), layout.length)
 
-    def decode(self, target_BT: Tensor, memory: Memory) -> Tensor:
-        """Run the decoder stack over whole targets, each starting with BOS; returns x_BTD."""
-        # Padding stands at the end, where the look-ahead mask hides it from every real position.
-        x_BTD = self.embed(target_BT)
+    def encode(self, source_BS: Tensor, places_N: Tensor | None = None) -> Memory:
+        """Run the encoder stack once and project its output for each decoder layer's attention.
+
+        places_N: see `layout_of`.
+        """
+        layout = layout_of(source_BS, places_N)
+        x_ND = self._embed_all(source_BS, layout)
+        for layer in self.encoder:
+            x_ND = layer(x_ND, layout)
+        projected = [layer.cross_attention.project_memory(x_ND, layout) for layer in self.decoder]
+        return Memory(tuple(k for k, _ in projected), tuple(v for _, v in projected), layout.mask)
+
+    def decode(self, target_BT: Tensor, memory: Memory, places_N: Tensor | None = None) -> Tensor:
+        """Run the decoder stack over whole targets, each starting with BOS; returns x_ND, a row for each real piece.
+
+        places_N: see `layout_of`.
+        """
+        layout = layout_of(target_BT, places_N)
+        x_ND = self._embed_all(target_BT, layout)
         for index, layer in enumerate(self.decoder):
-            x_BTD = layer(x_BTD, memory, index)
-        return x_BTD
+            x_ND = layer(x_ND, layout, memory, index)
+        return x_ND
 
     def new_cache(self, sentences: int, width: int) -> Cache:
         """An empty cache for `width` hypotheses of each sentence."""
@@ -158,17 +169,19 @@ class Transformer(nn.Module):
 
     def step(self, ids_BW: Tensor, memory: Memory, cache: Cache) -> Tensor:
         """Run the decoder stack for the next position of W hypotheses a sentence; returns logits_BWV."""
-        x_BWD = self.embed(ids_BW.reshape(-1, 1), start=cache.length).view(*ids_BW.shape, -1)
-        visible = cache.visible()
+        layout, visible = Layout(*ids_BW.shape), cache.visible()
+        position_1 = torch.tensor([cache.length], device=ids_BW.device)
+        x_ND = self.embed(ids_BW.flatten(), position_1, cache.length + 1)
         for index, layer in enumerate(self.decoder):
-            x_BWD = layer.step(x_BWD, memory, index, cache, visible)
+            x_ND = layer.step(x_ND, layout, memory, index, cache, visible)
         cache.advance()
-        return self.logits(x_BWD)
+        return self.logits(x_ND).view(*ids_BW.shape, -1)
 
     def logits(self, x: Tensor) -> Tensor:
         """The linear layer before the softmax, which shares the embedding's weights (section 3.4)."""
         return F.linear(x, self.embedding.weight)
 
     def forward(self, source_BS: Tensor, target_BT: Tensor) -> Tensor:
-        """Logits for the piece that follows each target position; returns logits_BTV."""
-        return self.logits(self.decode(target_BT, self.encode(source_BS)))
+        """Logits for the piece that follows each target position; returns logits_BTV, zeros at padding."""
+        x_ND = self.decode(target_BT, self.encode(source_BS))
+        return layout_of(target_BT).pad(self.logits(x_ND))

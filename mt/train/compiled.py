@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from mt.model.attention import Memory
+from mt.model.layout import Layout
 from mt.model.transformer import Transformer
 
 
@@ -28,7 +29,9 @@ def _in_training(compiled: Callable[..., Tensor], plain: Callable[..., Tensor], 
     return compiled(*inputs) if torch.is_grad_enabled() else plain(*inputs)
 
 
-def _with_own_memory(compiled: Callable[..., Tensor], x_BTD: Tensor, memory: Memory, layer: int) -> Tensor:
+def _with_own_memory(
+    compiled: Callable[..., Tensor], x_ND: Tensor, layout: Layout, memory: Memory, layer: int
+) -> Tensor:
     """A layer's number would be compiled in: show each layer its own keys and values, as if it were the first."""
     own = slice(layer, layer + 1)
-    return compiled(x_BTD, Memory(memory.keys[own], memory.values[own], memory.mask), 0)
+    return compiled(x_ND, layout, Memory(memory.keys[own], memory.values[own], memory.mask), 0)

@@ -134,9 +134,9 @@ def accumulate(
     device = model.embedding.weight.device
     batch = load_batch(corpus, rows, device)
     with torch.autocast(device.type, precision, enabled=precision != torch.float32):
-        x_BTD = model.decode(batch.input_BT, model.encode(batch.source_BS))
-    x_ND = x_BTD.flatten(0, 1)[batch.positions_N].to(precision)
-    loss = smoothed_loss(x_ND, model.embedding.weight, batch.targets_N, smoothing) / tokens
+        memory = model.encode(batch.source_BS, batch.source_places_N)
+        x_ND = model.decode(batch.input_BT, memory, batch.target_places_N)
+    loss = smoothed_loss(x_ND.to(precision), model.embedding.weight, batch.targets_N, smoothing) / tokens
     loss.backward()  # type: ignore[no-untyped-call]
     return loss.detach()
 

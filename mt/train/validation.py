@@ -82,8 +82,8 @@ def mean_loss(
     model.eval()
     for rows in plan_batches(lengths_N2, max(max_tokens, int(lengths_N2.max())), seed=0, epoch=0):
         batch: Batch = load_batch(corpus, rows, model.embedding.weight.device)
-        x_BTD = model.decode(batch.input_BT, model.encode(batch.source_BS))
-        logits_NV = model.logits(x_BTD.flatten(0, 1)[batch.positions_N])
+        memory = model.encode(batch.source_BS, batch.source_places_N)
+        logits_NV = model.logits(model.decode(batch.input_BT, memory, batch.target_places_N))
         total += float(F.cross_entropy(logits_NV, batch.targets_N, reduction="sum"))
         check(len(rows))
     model.train(was_training)

@@ -1,0 +1,79 @@
+"""Sentences of unequal length without padding: attention works in a padded rectangle, all else on real pieces alone."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+PAD = 0  # the tokenizer's padding id
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where N real pieces, the rows of x_ND, lie in a rectangle of B sentences by T positions."""
+
+    sentences: int
+    length: int
+    places_N: Tensor | None = None  # of B * T places; None when no place is padding
+    mask: Tensor | None = None  # [B, 1, 1, T], True at real pieces; None when no place is padding
+
+    def pad(self, x_ND: Tensor) -> Tensor:
+        """Lay the rows out as x_BTD, with zeros at padding."""
+        places = self.sentences * self.length
+        x_PD: Tensor = x_ND if self.places_N is None else _Pad.apply(x_ND, self.places_N, places)  # type: ignore[no-untyped-call]
+        return x_PD.view(self.sentences, self.length, -1)
+
+    def pack(self, x_BTD: Tensor) -> Tensor:
+        """Take the rows out of the rectangle again."""
+        x_PD = x_BTD.flatten(0, 1)
+        x_ND: Tensor = x_PD if self.places_N is None else _Pack.apply(x_PD, self.places_N)  # type: ignore[no-untyped-call]
+        return x_ND
+
+    def positions(self) -> Tensor:
+        """The position of each row in its sentence, [N]."""
+        device = None if self.places_N is None else self.places_N.device
+        places_N = torch.arange(self.sentences * self.length, device=device) if self.places_N is None else self.places_N
+        return places_N % self.length
+
+
+def layout_of(ids_BT: Tensor, places_N: Tensor | None = None) -> Layout:
+    """The layout of padded sentences.
+
+    places_N: of the real pieces in the flattened rectangle, where they are known: to look makes a GPU wait.
+    """
+    B, T = ids_BT.shape
+    if places_N is None:
+        places_N = (ids_BT != PAD).flatten().nonzero()[:, 0]
+    if len(places_N) == B * T:
+        return Layout(B, T)
+    mask = torch.zeros(B * T, dtype=torch.bool, device=ids_BT.device).index_fill_(0, places_N, True)
+    return Layout(B, T, places_N, mask.view(B, 1, 1, T))
+
+
+# Each of the two is the other's backward pass. torch's own for index_select adds row by row, several times slower.
+
+
+class _Pad(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, x_ND: Tensor, places_N: Tensor, places: int) -> Tensor:
+        ctx.save_for_backward(places_N)
+        return x_ND.new_zeros(places, x_ND.size(1)).index_copy_(0, places_N, x_ND)
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, gradient_PD: Tensor) -> tuple[Tensor, None, None]:
+        (places_N,) = ctx.saved_tensors  # type: ignore[attr-defined]
+        return gradient_PD.index_select(0, places_N), None, None
+
+
+class _Pack(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, x_PD: Tensor, places_N: Tensor) -> Tensor:
+        ctx.save_for_backward(places_N)
+        ctx.places = x_PD.size(0)  # type: ignore[attr-defined]
+        return x_PD.index_select(0, places_N)
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, gradient_ND: Tensor) -> tuple[Tensor, None]:
+        (places_N,) = ctx.saved_tensors  # type: ignore[attr-defined]
+        places = ctx.places  # type: ignore[attr-defined]
+        return gradient_ND.new_zeros(places, gradient_ND.size(1)).index_copy_(0, places_N, gradient_ND), None
