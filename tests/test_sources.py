@@ -129,6 +129,13 @@ def test_broken_bytes_stay_apart_from_text(tmp_path):
     assert pairs_of(Source(prefix=str(tmp_path / "train"))) == [("caf\udce9", "Café")]
 
 
+def test_utf_16_is_refused(tmp_path):
+    for encoding in ("utf-16-le", "utf-16-be"):
+        (tmp_path / "a.tsv").write_bytes("\ufeffa house\tein Haus\n".encode(encoding))
+        with pytest.raises(DataError, match=r"a\.tsv: UTF-16, not UTF-8 text"):
+            pairs_of(Source(pairs=str(tmp_path / "a.tsv")))
+
+
 def test_empty_files_hold_no_pairs(tmp_path):
     assert pairs_of(Source(prefix=write_sides(tmp_path, pairs=[]))) == []
 
@@ -197,6 +204,9 @@ def test_tsv_without_the_languages_is_refused(tmp_path):
     write_lines(tmp_path / "a.tsv", ["one column"])
     with pytest.raises(DataError, match=r"a\.tsv:1: 1 column"):
         pairs_of(Source(pairs=str(tmp_path / "a.tsv")))
+    write_lines(tmp_path / "b.tsv", ["1\ta house\tein Haus"])  # the first two columns are no pair
+    with pytest.raises(DataError, match=r"b\.tsv:1: 3 column.* where en, de are expected"):
+        pairs_of(Source(pairs=str(tmp_path / "b.tsv")))
     with pytest.raises(DataError, match="columns en, fr lack en or de"):
         pairs_of(Source(pairs=str(tmp_path / "a.tsv"), columns=("en", "fr")))
 

@@ -274,11 +274,10 @@ def _hold_out(split: str, folder: Path, config: Config, console: Console) -> lis
     for reading in readings:
         if not reading.read:
             raise DataError(f"{reading.name}: no pairs; data.{split} names it")
-        if reading.repaired or reading.line_feeds:
-            console.warn(
-                f"{reading.name}: {reading.repaired:,} lines that are not UTF-8, U+FFFD now stands in them; "
-                f"{reading.line_feeds:,} line feeds inside a field, now spaces"
-            )
+        if reading.repaired:
+            console.warn(f"{reading.name}: {reading.repaired:,} lines that are not UTF-8; U+FFFD stands in them now")
+        if reading.line_feeds:
+            console.warn(f"{reading.name}: {reading.line_feeds:,} fields with a line feed, which is a space now")
     return readings
 
 

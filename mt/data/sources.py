@@ -158,6 +158,8 @@ class _Lines:
         with _opened(self._path) as (self._raw, file):
             text = io.TextIOWrapper(io.BufferedReader(file), "utf-8", errors="surrogateescape", newline="\n")
             first = next(text, "").removeprefix("\ufeff")
+            if first.startswith(("\udcff\udcfe", "\udcfe\udcff")):
+                raise DataError(f"{self._path}: UTF-16, not UTF-8 text; convert the file, with iconv for instance")
             for line in chain([first] if first else [], text):
                 yield line.removesuffix("\n").removesuffix("\r")
 
@@ -213,8 +215,11 @@ def _tsv(path: Path, source: Source, src: str, tgt: str) -> Iterator[Chunk]:
     if src not in names or tgt not in names:
         raise DataError(f"{path}: its columns {', '.join(names)} lack {src} or {tgt}")
     at = names.index(src), names.index(tgt)
-    if len(head) <= max(at):
-        raise DataError(f"{path}:1: {len(head)} column(s): a pair is two texts with a tab between them")
+    if len(head) != len(names):
+        raise DataError(
+            f"{path}:1: {len(head)} column(s), parted by tabs, where {', '.join(names)} are expected; "
+            "columns: [...] says what each one holds"
+        )
     all_rows, first = (rows, 2) if has_names else (chain([head], rows), 1)
     yield from _chunks((_tsv_row(row, at, len(head)) for row in all_rows), first, lambda read: lines.share())
 
