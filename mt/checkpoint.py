@@ -88,8 +88,8 @@ def save_checkpoint(
         for name, parts in contents.items():
             _write_through(partial / name, parts)
         _sync(partial)
-        for _ in _verified(partial):
-            pass
+        for name, (_, digest) in _listing(partial).items():
+            _compare(partial / name, digest)
         if path.exists():
             shutil.rmtree(path)
         partial.rename(path)
@@ -118,22 +118,37 @@ def load_checkpoint(path: Path, resume: bool = False) -> Checkpoint:
     )
 
 
-def _verified(path: Path, skipped: Iterable[str] = ()) -> Iterator[tuple[str, bytes]]:
-    """The files of a checkpoint one by one, each of the size and hash that its manifest states."""
+def _listing(path: Path) -> dict[str, tuple[int, str]]:
+    """Size and hash of each file, as the manifest of a checkpoint states them."""
     manifest = _read(path, "MANIFEST.json")
     try:
         listing = json.loads(manifest)
         version, files = listing["format"], dict(listing["files"])
-        expected = {name: (entry["bytes"], entry["sha256"]) for name, entry in files.items()}
+        stated = {name: (entry["bytes"], entry["sha256"]) for name, entry in files.items()}
     except (ValueError, KeyError, TypeError):
         raise CheckpointError(f"{path / 'MANIFEST.json'}: damaged; use another checkpoint of the run") from None
     if version != FORMAT:
         raise CheckpointError(f"{path}: checkpoint format {version}, but this version of mt reads format {FORMAT}")
-    for name in (name for name in expected if name not in skipped):
-        data = _read(path, name)
-        if (len(data), _digest([data])) != expected[name]:
-            raise CheckpointError(f"{path / name}: damaged (its hash is not the manifest's); use another checkpoint")
-        yield name, data
+    return stated
+
+
+def _verified(path: Path, skipped: Iterable[str] = ()) -> Iterator[tuple[str, bytes]]:
+    """The files of a checkpoint one by one, each of the size and hash that its manifest states."""
+    for name, stated in _listing(path).items():
+        if name not in skipped:
+            data = _read(path, name)
+            if (len(data), _digest([data])) != stated:
+                raise CheckpointError(
+                    f"{path / name}: damaged (its hash is not the manifest's); use another checkpoint"
+                )
+            yield name, data
+
+
+def _compare(path: Path, digest: str) -> None:
+    """Read a file back, in pieces, for memory is needed elsewhere; raises OSError when it holds something else."""
+    with path.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != digest:
+            raise OSError(f"{path.name} does not read as it was written")
 
 
 def _read(path: Path, name: str) -> bytes:
