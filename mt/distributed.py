@@ -79,23 +79,19 @@ class World:
                 dist.all_reduce(tensor)
 
     def highest(self, number: int) -> int:
-        """The highest of the numbers that the processes give."""
-        return self._reduced(number, dist.ReduceOp.MAX)
+        """The highest of the numbers that the processes give, none of them later than SILENCE after the first."""
+        return self._highest(number, SILENCE)
 
     def any(self, wish: bool) -> bool:
-        """Whether any process wishes it; what each does before it says so must not take longer than SILENCE."""
-        return bool(self._reduced(int(wish), dist.ReduceOp.MAX, SILENCE))
+        """Whether any process wishes it; likewise."""
+        return bool(self.highest(int(wish)))
 
-    def total(self, number: int) -> int:
-        """The sum of the numbers that the processes give."""
-        return self._reduced(number, dist.ReduceOp.SUM)
-
-    def _reduced(self, number: int, operation: Any, patience: timedelta = PATIENCE) -> int:
+    def _highest(self, number: int, patience: timedelta) -> int:
         if self.size == 1:
             return number
         message = torch.tensor([number])
         with _contact():
-            dist.all_reduce(message, operation, group=self.control, async_op=True).wait(patience)
+            dist.all_reduce(message, dist.ReduceOp.MAX, group=self.control, async_op=True).wait(patience)
         return int(message)
 
     def told(self, value: T) -> T:
@@ -103,7 +99,7 @@ class World:
         if self.size == 1:
             return value
         data = json.dumps(value).encode() if self.is_main else b""
-        message = torch.zeros(self.highest(len(data)), dtype=torch.uint8)
+        message = torch.zeros(self._highest(len(data), PATIENCE), dtype=torch.uint8)
         if self.is_main:
             message.copy_(torch.frombuffer(bytearray(data), dtype=torch.uint8))
         with _contact():
@@ -120,7 +116,7 @@ class World:
 
     def wait(self) -> None:
         """Return when all processes have come here."""
-        self.highest(0)
+        self._highest(0, PATIENCE)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,13 @@ def test_a_world_of_one_needs_nobody() -> None:
     world.wait()
     assert world.is_main
     assert torch.equal(tensor, torch.ones(3))
-    assert (world.highest(7), world.total(7), world.told({"a": 1}), world.share([1, 2])) == (7, 7, {"a": 1}, [1, 2])
+    assert world.told({"a": 1}) == {"a": 1}
+    assert (world.highest(7), world.any(False), world.share([1, 2])) == (7, False, [1, 2])
+        7,
+        False,
+        {"a": 1},
+        [1, 2],
+    )
 
 
 @pytest.mark.parametrize("size", [2, 4])
@@ -157,6 +164,22 @@ def test_a_lost_process_ends_the_others_and_costs_nothing_that_was_saved(
     resumed = in_folder(config, tmp_path / "run", updates=until, checkpoint_every=10)
     assert statuses([fork(lambda: train(resumed, quiet))]) == [0]
     assert [record["update"] for record in updates(endless.train.dir)] == list(range(1, until + 1))
+
+
+def test_a_process_that_hangs_ends_the_others(
+    config: Config, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mt.distributed.SILENCE", timedelta(seconds=3))
+    endless = in_folder(config, tmp_path / "run", updates=100_000, checkpoint_every=100_000)
+    children = fork_world(2, lambda: train(endless, quiet), tmp_path / "errors")
+    wait_for_updates(endless.train.dir, 4)
+    os.kill(children[1], signal.SIGSTOP)
+    assert statuses(children[:1], seconds=60) == [1]
+    os.kill(children[1], signal.SIGKILL)
+    assert statuses(children[1:]) == [-signal.SIGKILL]
+    assert "gone or silent" in (tmp_path / "errors").read_text()
+    (checkpoint,) = resumable_checkpoints(endless.train.dir)
+    assert checkpoint.name == f"stop-{updates(endless.train.dir)[-1]['update']:08d}"
 
 
 def test_a_settings_mistake_is_said_once(config: Config, tmp_path: Path, quiet: Console) -> None:
