@@ -40,12 +40,16 @@ class _SmoothedLoss(torch.autograd.Function):
         for start in range(0, N, rows):
             x_CD, targets_C1 = x_ND[start : start + rows], targets_N[start : start + rows, None]
             logits_CV = x_CD @ weight_VD.t()
-            highest_C1, gold_C1 = logits_CV.amax(dim=1, keepdim=True), logits_CV.gather(1, targets_C1)
+            highest_C1, gold_C1 = (
+                logits_CV.amax(dim=1, keepdim=True).to(exact),
+                logits_CV.gather(1, targets_C1).to(exact),
+            )
             softmax_CV = logits_CV.softmax(dim=1)
-            log_sum_C1 = highest_C1.to(exact) - softmax_CV.amax(dim=1, keepdim=True).to(exact).log()
+            log_sum_C1 = highest_C1 - softmax_CV.amax(dim=1, keepdim=True).to(exact).log()
             loss += (log_sum_C1 - (1 - smoothing) * gold_C1).sum()
             # d loss / d logits = softmax - target distribution, of which the uniform part comes after the loop.
-            gradient_CV = softmax_CV.scatter_add_(1, targets_C1, torch.full_like(gold_C1, smoothing - 1))
+            minus_gold_C1 = softmax_CV.new_full(targets_C1.shape, smoothing - 1)
+            gradient_CV = softmax_CV.scatter_add_(1, targets_C1, minus_gold_C1)
             gradient_ND[start : start + rows] = gradient_CV @ weight_VD
             gradient_VD += gradient_CV.t() @ x_CD
         # smoothing / V on every piece is smoothing times the mean logit, whose gradients are the same for all.
