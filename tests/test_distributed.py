@@ -74,11 +74,6 @@ def test_a_world_of_one_needs_nobody() -> None:
     assert torch.equal(tensor, torch.ones(3))
     assert world.told({"a": 1}) == {"a": 1}
     assert (world.highest(7), world.any(False), world.share([1, 2])) == (7, False, [1, 2])
-        7,
-        False,
-        {"a": 1},
-        [1, 2],
-    )
 
 
 @pytest.mark.parametrize("size", [2, 4])
