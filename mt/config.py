@@ -287,8 +287,10 @@ def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[Key, int]]:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such config file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read as a config file: {error}") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read as a config file: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: cannot be read as a config file: not UTF-8 text") from None
     return _parse_yaml(text, str(path))
 
 

@@ -127,7 +127,7 @@ def _opened(path: Path) -> Iterator[tuple[IO[bytes], Any]]:
         with open(path, "rb") as raw, _OPENERS.get(path.suffix.lower(), nullcontext)(raw) as file:
             yield raw, file
     except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from None
+        raise DataError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 
 def _open_zst(raw: IO[bytes]) -> Any:
