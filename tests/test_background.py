@@ -1,11 +1,14 @@
 """Laws of checkpoints written beside training: what is written is what was, and no error is lost."""
 
+import os
+import signal
 import threading
+import time
 from pathlib import Path
 
 import pytest
 import torch
-from worlds import with_settings
+from worlds import fork, statuses, with_settings
 
 from mt.checkpoint import load_checkpoint, stop_name
 from mt.config import Config
@@ -14,6 +17,7 @@ from mt.data.batches import plan_batches
 from mt.data.prepare import prepare
 from mt.train.background import Background
 from mt.train.run import snapshot, start_or_resume
+from mt.train.stop import StopRequest
 from mt.train.update import take_update
 
 
@@ -52,6 +56,21 @@ def test_one_piece_of_work_at_a_time_and_in_order() -> None:
         for number in range(20):
             background.start(lambda number=number: done.append(number))  # type: ignore[misc]
     assert done == list(range(20))
+
+
+def test_a_second_ctrl_c_waits_for_no_work(tmp_path: Path) -> None:
+    def work() -> None:
+        with StopRequest(), Background() as background:
+            background.start(lambda: time.sleep(600))
+            (tmp_path / "started").touch()
+
+    child = fork(work)
+    while not (tmp_path / "started").exists():
+        time.sleep(0.01)
+    for _ in range(2):
+        os.kill(child, signal.SIGINT)
+        time.sleep(0.2)
+    assert statuses([child], seconds=60) == [130]
 
 
 @pytest.mark.parametrize("ema", [0.0, 0.9])
