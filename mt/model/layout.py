@@ -29,9 +29,8 @@ class Layout:
         x_ND: Tensor = x_PD if self.places_N is None else _Pack.apply(x_PD, self.places_N)  # type: ignore[no-untyped-call]
         return x_ND
 
-    def positions(self) -> Tensor:
+    def positions(self, device: torch.device) -> Tensor:
         """The position of each row in its sentence, [N]."""
-        device = None if self.places_N is None else self.places_N.device
         places_N = torch.arange(self.sentences * self.length, device=device) if self.places_N is None else self.places_N
         return places_N % self.length
 

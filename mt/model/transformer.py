@@ -84,9 +84,7 @@ class DecoderLayer(nn.Module):
         attended_ND = self.self_attention.attend(q_BHWK, k_BHSK, v_BHSK, layout, visible)
         return self._attend_and_feed(x_ND, attended_ND, layout, memory, layer)
 
-    def _attend_and_feed(
-        self, x_ND: Tensor, attended_ND: Tensor, layout: Layout, memory: Memory, layer: int
-    ) -> Tensor:
+    def _attend_and_feed(self, x_ND: Tensor, attended_ND: Tensor, layout: Layout, memory: Memory, layer: int) -> Tensor:
         x_ND = self.after_self_attention(x_ND, attended_ND)
         x_ND = self.after_cross_attention(x_ND, self.cross_attention(x_ND, layout, memory, layer))
         x_ND = self.after_feed_forward(x_ND, self.feed_forward(x_ND))
@@ -137,7 +135,7 @@ class Transformer(nn.Module):
     def _embed_all(self, ids_BT: Tensor, layout: Layout) -> Tensor:
         ids_P = ids_BT.flatten()
         ids_N = ids_P if layout.places_N is None else ids_P[layout.places_N]
-        return self.embed(ids_N, layout.positions().to(ids_N.device), layout.length)
+        return self.embed(ids_N, layout.positions(ids_N.device), layout.length)
 
     def encode(self, source_BS: Tensor, places_N: Tensor | None = None) -> Memory:
         """Run the encoder stack once and project its output for each decoder layer's attention.
