@@ -128,13 +128,13 @@ def product_limit(model: Transformer, batch: list[list[int]], beam: int) -> floa
 
 
 def ours(model: Transformer, beam: int, forced: bool) -> Decode:
+    device = model.embedding.weight.device
+
     def decode(batch: list[list[int]]) -> list[list[int]]:
-        source_BS = pad([[*source, EOS] for source in batch])
+        source_BS = pad([[*source, EOS] for source in batch]).to(device)
+        lengths_B = [len(batch[0]) + 1] * len(batch) if forced else [len(source) + MAX_EXTRA + 1 for source in batch]
+        bounds = Bounds(torch.tensor(lengths_B, device=device), shortest=len(batch[0]) if forced else 0)
         with torch.inference_mode():
-            if forced:
-                bounds = Bounds(torch.full((len(batch),), len(batch[0]) + 1), shortest=len(batch[0]))
-            else:
-                bounds = Bounds(torch.tensor([len(source) + MAX_EXTRA + 1 for source in batch]))
             if beam == 1:
                 return greedy_search(GreedyDecoding([model], source_BS, 1), bounds, BOS, EOS)
             found = beam_search(Decoding([model], source_BS, beam), bounds, BOS, EOS, beam, gnmt_penalty(0.6))
@@ -210,7 +210,7 @@ def copy_linear(module, weight: Tensor, bias: Tensor) -> None:
 
 def hugging_face(twin, beam: int, forced: bool) -> Decode:
     def decode(batch: list[list[int]]) -> list[list[int]]:
-        source_BS = pad([[*source, EOS] for source in batch])
+        source_BS = pad([[*source, EOS] for source in batch]).to(twin.device)
         length = len(batch[0])
         with torch.inference_mode():
             found = twin.generate(
