@@ -2,17 +2,20 @@
 
     scripts/benchmark_train.py --size small --precision bfloat16
 
-All systems take turns, a few updates at a time, so that a noisy machine favours none. Tokens are real target tokens:
-padding never counts. The limit is the time of the step's matrix products alone, measured in the same run.
-MarianMTModel takes part when the extra `bench` is installed.
+Each system has a process of its own, and they take turns, a few updates at a time, so that a noisy machine favours
+none. Tokens are real target tokens: padding never counts. The limit is the time of the step's matrix products alone,
+measured in the same run. MarianMTModel takes part when the extra `bench` is installed.
 """
 
 import argparse
+import importlib.util
+import multiprocessing
 import resource
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
 
 import numpy as np
 import torch
@@ -26,7 +29,7 @@ from mt.device import settle
 from mt.model.layout import PAD
 from mt.model.positions import positional_encoding
 from mt.model.transformer import Transformer
-from mt.train.batch import Batch, load_batch
+from mt.train.batch import Batch, lengths_of, load_batch
 from mt.train.optim import make_adam
 from mt.train.update import accumulate
 
@@ -34,48 +37,70 @@ SIZES = {
     "small": (ModelConfig(d_model=256, heads=4, d_ff=1024, encoder_layers=3, decoder_layers=3), 8_000),
     "base": (ModelConfig(), 32_000),
 }
-SMOOTHING = 0.1
 CPU = torch.device("cpu")
-WINDOW = 3  # updates a system takes in its turn
+SMOOTHING = 0.1
+SENTENCES = 20_000
 
 
 @dataclass
 class System:
-    """One trainer: a name, an update from a batch's rows, and the seconds and tokens of its windows."""
+    """One trainer, in a process of its own: what it answers to a window of batches, and its tokens/s in each."""
 
     name: str
-    update: Callable[[np.ndarray], None]
-    rates: list[float]
+    connection: Connection
+    rates: list[float] = field(default_factory=list)
+
+    def seconds(self, batches: list[np.ndarray]) -> float:
+        self.connection.send(batches)
+        seconds: float = self.connection.recv()
+        return seconds
 
 
 def main() -> None:
     arguments = parse_arguments()
-    settle()
-    torch.set_num_threads(arguments.threads)
     config, vocabulary = SIZES[arguments.size]
     precision = getattr(torch, arguments.precision)
-    corpus = random_corpus(20_000, vocabulary)
-    lengths_N2 = np.stack([corpus.source.lengths, corpus.target.lengths], axis=1)
+    lengths_N2 = lengths_of(random_corpus(SENTENCES, vocabulary))
     batches = plan_batches(lengths_N2, arguments.tokens, seed=1, epoch=0)
-    systems = [
-        System("mt", ours(config, vocabulary, corpus, lengths_N2, precision), []),
-        System("nn.Transformer", plain(config, vocabulary, corpus, precision), []),
-    ]
-    if (marian := hugging_face(config, vocabulary, corpus, precision)) is not None:
-        systems.append(System("MarianMTModel", marian, []))
-    for system in systems:  # warm up
-        system.update(batches[0])
+    systems = [start(name, arguments) for name in SYSTEMS if name != "MarianMTModel" or transformers_is_here()]
+    for system in systems:
+        system.seconds(batches[:1])  # warms up
+    torch.set_num_threads(arguments.threads)
+    settle()
     limits = []
     for window in range(arguments.windows):
-        chosen = [batches[(window * WINDOW + index) % len(batches)] for index in range(WINDOW)]
+        first = window * arguments.updates
+        chosen = [batches[index % len(batches)] for index in range(first, first + arguments.updates)]
         tokens = sum(int(lengths_N2[rows, 1].sum()) for rows in chosen)
         for system in systems:
-            start = time.perf_counter()
-            for rows in chosen:
-                system.update(rows)
-            system.rates.append(tokens / (time.perf_counter() - start))
+            system.rates.append(tokens / system.seconds(chosen))
         limits.append(tokens / sum(product_seconds(config, vocabulary, lengths_N2[rows], precision) for rows in chosen))
     report(arguments, systems, limits)
+
+
+def transformers_is_here() -> bool:
+    return importlib.util.find_spec("transformers") is not None
+
+
+def start(name: str, arguments: argparse.Namespace) -> System:
+    ours, theirs = multiprocessing.Pipe()
+    multiprocessing.Process(target=serve, args=(name, arguments, theirs), daemon=True).start()
+    return System(name, ours)
+
+
+def serve(name: str, arguments: argparse.Namespace, connection: Connection) -> None:
+    """Take updates on the batches that come, answering the seconds of each window; at the end, the peak memory."""
+    settle()  # for the peers too, though they would not do it themselves
+    torch.set_num_threads(arguments.threads)
+    config, vocabulary = SIZES[arguments.size]
+    corpus = random_corpus(SENTENCES, vocabulary)
+    update = SYSTEMS[name](config, vocabulary, corpus, getattr(torch, arguments.precision))
+    while batches := connection.recv():
+        start = time.perf_counter()
+        for rows in batches:
+            update(rows)
+        connection.send(time.perf_counter() - start)
+    connection.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -83,7 +108,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--size", choices=SIZES, default="small")
     parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--tokens", type=int, default=4_096, help="target tokens a batch, padding counted")
-    parser.add_argument("--windows", type=int, default=8, help=f"turns of {WINDOW} updates for each system")
+    parser.add_argument("--windows", type=int, default=8, help="turns that each system has")
+    parser.add_argument("--updates", type=int, default=3, help="updates that a system takes in its turn")
     parser.add_argument("--threads", type=int, default=2)
     return parser.parse_args()
 
@@ -91,14 +117,18 @@ def parse_arguments() -> argparse.Namespace:
 def report(arguments: argparse.Namespace, systems: list[System], limits: list[float]) -> None:
     limit = statistics.median(limits)
     print(f"{arguments.size}, {arguments.precision}, {arguments.threads} threads, torch {torch.__version__}")
-    print(f"{'':16}{'tokens/s':>10}{'lowest':>10}{'highest':>10}{'of limit':>10}{'mt is':>10}")
+    print(f"{'':16}{'tokens/s':>10}{'lowest':>10}{'highest':>10}{'of limit':>10}{'mt is':>10}{'peak GiB':>10}")
     for system in systems:
+        system.connection.send([])
+        peak = system.connection.recv()
         median = statistics.median(system.rates)
         pairwise = statistics.median(a / b for a, b in zip(systems[0].rates, system.rates, strict=True))
         lowest, highest = min(system.rates), max(system.rates)
-        print(f"{system.name:16}{median:10,.0f}{lowest:10,.0f}{highest:10,.0f}{median / limit:10.0%}{pairwise:9.2f}x")
+        share = median / limit
+        print(
+            f"{system.name:16}{median:10,.0f}{lowest:10,.0f}{highest:10,.0f}{share:10.0%}{pairwise:9.2f}x{peak:10.2f}"
+        )
     print(f"{'products alone':16}{limit:10,.0f}{min(limits):10,.0f}{max(limits):10,.0f}")
-    print(f"peak memory of all together: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB")
 
 
 def random_corpus(pairs: int, vocabulary: int) -> Corpus:
@@ -116,10 +146,9 @@ def random_corpus(pairs: int, vocabulary: int) -> Corpus:
 # --- The systems -------------------------------------------------------------------------------------------------
 
 
-def ours(
-    config: ModelConfig, vocabulary: int, corpus: Corpus, lengths_N2: Lengths, precision: torch.dtype
-) -> Callable[[np.ndarray], None]:
+def ours(config: ModelConfig, vocabulary: int, corpus: Corpus, precision: torch.dtype) -> Callable[[np.ndarray], None]:
     torch.manual_seed(1)
+    lengths_N2 = lengths_of(corpus)
     model = Transformer(config, vocabulary).train()
     adam = make_adam(model, OptimConfig())
 
@@ -236,6 +265,9 @@ def peer_update(
         adam.step()
 
     return update
+
+
+SYSTEMS = {"mt": ours, "nn.Transformer": plain, "MarianMTModel": hugging_face}
 
 
 # --- The limit ---------------------------------------------------------------------------------------------------
