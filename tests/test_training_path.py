@@ -8,12 +8,15 @@ have none, Adam parameter by parameter. Dropout is off, as the two draw differen
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from worlds import with_settings
 
 import mt.train.loss
@@ -201,3 +204,34 @@ def test_bfloat16_follows_float32(new_run: NewRun) -> None:
     """Products in bfloat16, with the same masks: each loss within one in a thousand of float32's."""
     rough, exact = (quick_losses(new_run(0.2, precision)) for precision in ("bfloat16", "float32"))
     assert rough == pytest.approx(exact, rel=1e-3)
+
+
+class AskedValues(TorchDispatchMode):
+    """Notes each operation whose result, or its shape, depends on values: a GPU would be waited for."""
+
+    ASKING = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "unique")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, operation: Any, types: Any, inputs: Any = (), options: Any = None) -> Any:
+        name = operation.overloadpacket.__name__
+        by_mask = name.startswith("index") and any(
+            isinstance(leaf, Tensor) and leaf.dtype == torch.bool for leaf in tree_leaves(inputs[1:])
+        )
+        if name.startswith(self.ASKING) or by_mask:
+            self.found.append(name)
+        return operation(*inputs, **(options or {}))
+
+
+def test_no_operation_of_an_update_asks_for_a_value(new_run: NewRun) -> None:
+    """So a GPU has the next operations before it has finished the last: seen on the CPU, operation by operation."""
+    run = new_run(0.2, "bfloat16")
+    run = replace(run, config=with_settings(run.config, optim={"clip_norm": 1.0}))
+    with AskedValues() as asked:
+        take_update(run, batches(run)[0])
+    assert asked.found == []
+    with asked:
+        run.model.encode(torch.tensor([[4, 5], [6, PAD]]))
+    assert asked.found  # without the places of its real pieces it has to look for them
