@@ -1,0 +1,55 @@
+"""Laws of packing: what leaves the padding out comes back in its place, gradients too."""
+
+import torch
+from torch import Tensor
+
+from mt.model.layout import PAD, Layout, layout_of
+
+LENGTHS = (3, 5, 1, 4)
+
+
+def ragged_ids() -> Tensor:
+    sentences = [torch.arange(4, 4 + length) for length in LENGTHS]
+    return torch.nn.utils.rnn.pad_sequence(sentences, batch_first=True, padding_value=PAD)
+
+
+def test_rows_are_the_real_pieces_sentence_by_sentence() -> None:
+    layout = layout_of(ragged_ids())
+    assert layout.places_N is not None
+    assert ragged_ids().flatten()[layout.places_N].tolist() == [4 + t for length in LENGTHS for t in range(length)]
+    assert layout.positions(torch.device("cpu")).tolist() == [t for length in LENGTHS for t in range(length)]
+
+
+def test_the_mask_is_true_at_real_pieces() -> None:
+    layout = layout_of(ragged_ids())
+    assert layout.mask is not None
+    assert layout.mask[:, 0, 0].sum(dim=1).tolist() == list(LENGTHS)
+    assert torch.equal(layout.mask[:, 0, 0], ragged_ids() != PAD)
+
+
+def test_packing_undoes_padding_and_padding_is_zero() -> None:
+    layout, x_ND = layout_of(ragged_ids()), torch.randn(sum(LENGTHS), 6)
+    x_BTD = layout.pad(x_ND)
+    assert x_BTD.shape == (4, 5, 6)
+    assert torch.equal(layout.pack(x_BTD), x_ND)
+    assert x_BTD[ragged_ids() == PAD].abs().max() == 0
+
+
+def test_gradients_find_their_way_through_both() -> None:
+    layout = layout_of(ragged_ids())
+    x_ND = torch.randn(sum(LENGTHS), 3, dtype=torch.float64, requires_grad=True)
+    x_BTD = torch.randn(4, 5, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(layout.pad, x_ND)
+    assert torch.autograd.gradcheck(layout.pack, x_BTD)
+
+
+def test_known_places_need_not_be_looked_for() -> None:
+    looked, known = layout_of(ragged_ids()), layout_of(ragged_ids(), (ragged_ids() != PAD).flatten().nonzero()[:, 0])
+    x_ND = torch.randn(sum(LENGTHS), 2)
+    assert torch.equal(looked.pad(x_ND), known.pad(x_ND))
+
+
+def test_without_padding_nothing_moves() -> None:
+    layout, x_ND = layout_of(torch.full((2, 3), 7)), torch.randn(6, 4)
+    assert layout == Layout(2, 3)
+    assert layout.pad(x_ND).data_ptr() == layout.pack(layout.pad(x_ND)).data_ptr() == x_ND.data_ptr()
