@@ -10,23 +10,28 @@ PAD = 0  # the tokenizer's padding id
 
 @dataclass(frozen=True)
 class Layout:
-    """Where N real pieces, the rows of x_ND, lie in a rectangle of B sentences by T positions."""
+    """Where N real pieces, the rows of x_ND, lie in a rectangle of B sentences by T positions: P places.
+
+    What stands at padding means nothing, and no gradient comes from there.
+    """
 
     sentences: int
     length: int
-    places_N: Tensor | None = None  # of B * T places; None when no place is padding
-    mask: Tensor | None = None  # [B, 1, 1, T], True at real pieces; None when no place is padding
+    places_N: Tensor | None = None  # of each row; None when no place is padding, as are the others then
+    rows_P: Tensor | None = None  # of each place; at padding, any row
+    mask: Tensor | None = None  # [B, 1, 1, T], True at real pieces
 
     def pad(self, x_ND: Tensor) -> Tensor:
-        """Lay the rows out as x_BTD, with zeros at padding."""
-        places = self.sentences * self.length
-        x_PD: Tensor = x_ND if self.places_N is None else _Pad.apply(x_ND, self.places_N, places)  # type: ignore[no-untyped-call]
+        """Lay the rows out as x_BTD."""
+        x_PD: Tensor = x_ND if self.mask is None else _Pad.apply(x_ND, self.places_N, self.rows_P)  # type: ignore[no-untyped-call]
         return x_PD.view(self.sentences, self.length, -1)
 
     def pack(self, x_BTD: Tensor) -> Tensor:
         """Take the rows out of the rectangle again."""
         x_PD = x_BTD.flatten(0, 1)
-        x_ND: Tensor = x_PD if self.places_N is None else _Pack.apply(x_PD, self.places_N)  # type: ignore[no-untyped-call]
+        if self.mask is None:
+            return x_PD
+        x_ND: Tensor = _Pack.apply(x_PD, self.places_N, self.rows_P, self.mask.view(-1, 1))  # type: ignore[no-untyped-call]
         return x_ND
 
     def positions(self, device: torch.device) -> Tensor:
@@ -45,18 +50,19 @@ def layout_of(ids_BT: Tensor, places_N: Tensor | None = None) -> Layout:
         places_N = (ids_BT != PAD).flatten().nonzero()[:, 0]
     if len(places_N) == B * T:
         return Layout(B, T)
-    mask = torch.zeros(B * T, dtype=torch.bool, device=ids_BT.device).index_fill_(0, places_N, True)
-    return Layout(B, T, places_N, mask.view(B, 1, 1, T))
+    real_P = torch.zeros(B * T, dtype=torch.bool, device=ids_BT.device).index_fill_(0, places_N, True)
+    return Layout(B, T, places_N, real_P.cumsum(0) - 1, real_P.view(B, 1, 1, T))
 
 
-# Each of the two is the other's backward pass. torch's own for index_select adds row by row, several times slower.
+# Each of the two is the other's backward pass, a mere choice of rows. torch's own backward pass of a choice would add
+# row by row, several times slower.
 
 
 class _Pad(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, x_ND: Tensor, places_N: Tensor, places: int) -> Tensor:
+    def forward(ctx: torch.autograd.function.FunctionCtx, x_ND: Tensor, places_N: Tensor, rows_P: Tensor) -> Tensor:
         ctx.save_for_backward(places_N)
-        return x_ND.new_zeros(places, x_ND.size(1)).index_copy_(0, places_N, x_ND)
+        return x_ND.index_select(0, rows_P)
 
     @staticmethod
     def backward(ctx: torch.autograd.function.FunctionCtx, gradient_PD: Tensor) -> tuple[Tensor, None, None]:
@@ -66,13 +72,13 @@ class _Pad(torch.autograd.Function):
 
 class _Pack(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, x_PD: Tensor, places_N: Tensor) -> Tensor:
-        ctx.save_for_backward(places_N)
-        ctx.places = x_PD.size(0)  # type: ignore[attr-defined]
+    def forward(
+        ctx: torch.autograd.function.FunctionCtx, x_PD: Tensor, places_N: Tensor, rows_P: Tensor, real_P1: Tensor
+    ) -> Tensor:
+        ctx.save_for_backward(rows_P, real_P1)
         return x_PD.index_select(0, places_N)
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, gradient_ND: Tensor) -> tuple[Tensor, None]:
-        (places_N,) = ctx.saved_tensors  # type: ignore[attr-defined]
-        places = ctx.places  # type: ignore[attr-defined]
-        return gradient_ND.new_zeros(places, gradient_ND.size(1)).index_copy_(0, places_N, gradient_ND), None
+    def backward(ctx: torch.autograd.function.FunctionCtx, gradient_ND: Tensor) -> tuple[Tensor, None, None, None]:
+        rows_P, real_P1 = ctx.saved_tensors  # type: ignore[attr-defined]
+        return gradient_ND.index_select(0, rows_P).mul_(real_P1), None, None, None

@@ -180,6 +180,6 @@ class Transformer(nn.Module):
         return F.linear(x, self.embedding.weight)
 
     def forward(self, source_BS: Tensor, target_BT: Tensor) -> Tensor:
-        """Logits for the piece that follows each target position; returns logits_BTV, zeros at padding."""
+        """Logits for the piece that follows each target position; returns logits_BTV."""
         x_ND = self.decode(target_BT, self.encode(source_BS))
         return layout_of(target_BT).pad(self.logits(x_ND))
