@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from mt.model.layout import PAD, Layout, layout_of
+from mt.model.layout import MULTIPLE, PAD, layout_of, whole_layout
 
 LENGTHS = (3, 5, 1, 4)
 
@@ -16,8 +16,17 @@ def ragged_ids() -> Tensor:
 def test_rows_are_the_real_pieces_sentence_by_sentence() -> None:
     layout = layout_of(ragged_ids())
     assert layout.places_N is not None
-    assert ragged_ids().flatten()[layout.places_N].tolist() == [4 + t for length in LENGTHS for t in range(length)]
-    assert layout.positions(torch.device("cpu")).tolist() == [t for length in LENGTHS for t in range(length)]
+    ids_N = ragged_ids().flatten()[layout.places_N[: layout.pieces]]
+    assert ids_N.tolist() == [4 + t for length in LENGTHS for t in range(length)]
+    position_N = layout.positions(torch.device("cpu"))[: layout.pieces]
+    assert position_N.tolist() == [t for length in LENGTHS for t in range(length)]
+
+
+def test_rows_are_filled_up_so_that_their_number_comes_back() -> None:
+    layout = layout_of(ragged_ids())
+    assert layout.places_N is not None
+    assert layout.pieces == sum(LENGTHS)
+    assert len(layout.places_N) == MULTIPLE
 
 
 def test_the_mask_is_true_at_real_pieces() -> None:
@@ -31,15 +40,15 @@ def test_packing_undoes_padding() -> None:
     layout, x_ND = layout_of(ragged_ids()), torch.randn(sum(LENGTHS), 6)
     x_BTD = layout.pad(x_ND)
     assert x_BTD.shape == (4, 5, 6)
-    assert torch.equal(layout.pack(x_BTD), x_ND)
+    assert torch.equal(layout.pack(x_BTD)[: layout.pieces], x_ND)
 
 
 def test_gradients_find_their_way_through_both_and_none_comes_from_padding() -> None:
     layout, real_BT1 = layout_of(ragged_ids()), (ragged_ids() != PAD)[:, :, None]
-    x_ND = torch.randn(sum(LENGTHS), 3, dtype=torch.float64, requires_grad=True)
+    x_ND = torch.randn(MULTIPLE, 3, dtype=torch.float64, requires_grad=True)
     x_BTD = torch.randn(4, 5, 3, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda x_ND: layout.pad(x_ND) * real_BT1, x_ND)
-    assert torch.autograd.gradcheck(layout.pack, x_BTD)
+    assert torch.autograd.gradcheck(lambda x_BTD: layout.pack(x_BTD)[: layout.pieces], x_BTD)
 
 
 def test_known_places_need_not_be_looked_for() -> None:
@@ -50,5 +59,5 @@ def test_known_places_need_not_be_looked_for() -> None:
 
 def test_without_padding_nothing_moves() -> None:
     layout, x_ND = layout_of(torch.full((2, 3), 7)), torch.randn(6, 4)
-    assert layout == Layout(2, 3)
+    assert layout == whole_layout(2, 3)
     assert layout.pad(x_ND).data_ptr() == layout.pack(layout.pad(x_ND)).data_ptr() == x_ND.data_ptr()

@@ -27,6 +27,7 @@ from mt.data.corpus import Corpus, Sentences
 from mt.data.prepare import prepare
 from mt.data.tokenizer import BOS, EOS, PAD
 from mt.model.dropout import Dropout
+from mt.model.layout import MULTIPLE
 from mt.model.positions import positional_encoding
 from mt.train.batch import lengths_of
 from mt.train.optim import learning_rate
@@ -126,9 +127,12 @@ def plain_logits(
     embedding_VD, d_model = weights["embedding.weight"], config.d_model
 
     def dropped(x_BTD: Tensor, ids_BT: Tensor) -> Tensor:
-        """Dropout for real pieces: the quick path draws no mask for padding."""
+        """Dropout for real pieces and what fills them up: the quick path draws no mask for other padding."""
         real_BT = ids_BT != PAD
-        return torch.zeros_like(x_BTD).masked_scatter(real_BT[..., None], dropout(x_BTD[real_BT]))
+        x_ND = x_BTD[real_BT]
+        filling = 0 if bool(real_BT.all()) else -len(x_ND) % MULTIPLE
+        dropped_ND = dropout(F.pad(x_ND, (0, 0, 0, filling)))[: len(x_ND)]
+        return torch.zeros_like(x_BTD).masked_scatter(real_BT[..., None], dropped_ND)
 
     def embed(ids_BT: Tensor) -> Tensor:
         x_BTD = F.embedding(ids_BT, embedding_VD) * math.sqrt(d_model)

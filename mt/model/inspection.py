@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mt.model.attention import attention_weights, look_ahead_mask
-from mt.model.layout import Layout
+from mt.model.layout import whole_layout
 from mt.model.transformer import Transformer
 
 
@@ -24,13 +24,13 @@ def attention_maps(model: Transformer, source_S: Tensor, input_T: Tensor) -> Att
     """All attention weights of one sentence pair, the target starting with BOS."""
     encoder, decoder, cross = [], [], []
     memory = model.encode(source_S[None])
-    layout = Layout(1, len(source_S))
+    layout = whole_layout(1, len(source_S))
     x_SD = model.embed(source_S, layout.positions(source_S.device), layout.length)
     for encoder_layer in model.encoder:
         q_BHSK, k_BHSK, _ = encoder_layer.self_attention.project(x_SD, layout)
         encoder.append(attention_weights(q_BHSK, k_BHSK)[0])
         x_SD = encoder_layer(x_SD, layout)
-    layout, look_ahead = Layout(1, len(input_T)), look_ahead_mask(len(input_T), input_T.device)
+    layout, look_ahead = whole_layout(1, len(input_T)), look_ahead_mask(len(input_T), input_T.device)
     x_TD = model.embed(input_T, layout.positions(input_T.device), layout.length)
     for index, layer in enumerate(model.decoder):
         q_BHTK, k_BHTK, _ = layer.self_attention.project(x_TD, layout)

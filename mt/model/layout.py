@@ -6,24 +6,28 @@ import torch
 from torch import Tensor
 
 PAD = 0  # the tokenizer's padding id
+# The first piece stands in until the rows are a multiple of this, so that their number comes back from batch to batch:
+# for each new one a CPU builds its bfloat16 kernels anew, which took 15% of an update.
+MULTIPLE = 64
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where N real pieces, the rows of x_ND, lie in a rectangle of B sentences by T positions: P places.
+    """Where the real pieces, the rows of x_ND, lie in a rectangle of B sentences by T positions: P places.
 
     What stands at padding means nothing, and no gradient comes from there.
     """
 
     sentences: int
     length: int
+    pieces: int  # rows that count; those after them do not
     places_N: Tensor | None = None  # of each row; None when no place is padding, as are the others then
     rows_P: Tensor | None = None  # of each place; at padding, any row
     mask: Tensor | None = None  # [B, 1, 1, T], True at real pieces
 
     def pad(self, x_ND: Tensor) -> Tensor:
         """Lay the rows out as x_BTD."""
-        x_PD: Tensor = x_ND if self.mask is None else _Pad.apply(x_ND, self.places_N, self.rows_P)  # type: ignore[no-untyped-call]
+        x_PD: Tensor = x_ND if self.mask is None else _Pad.apply(x_ND, self.places_N, self.rows_P, self.pieces)  # type: ignore[no-untyped-call]
         return x_PD.view(self.sentences, self.length, -1)
 
     def pack(self, x_BTD: Tensor) -> Tensor:
@@ -35,7 +39,7 @@ class Layout:
         return x_ND
 
     def positions(self, device: torch.device) -> Tensor:
-        """The position of each row in its sentence, [N]."""
+        """The position of each row in its sentence."""
         places_N = torch.arange(self.sentences * self.length, device=device) if self.places_N is None else self.places_N
         return places_N % self.length
 
@@ -49,9 +53,16 @@ def layout_of(ids_BT: Tensor, places_N: Tensor | None = None) -> Layout:
     if places_N is None:
         places_N = (ids_BT != PAD).flatten().nonzero()[:, 0]
     if len(places_N) == B * T:
-        return Layout(B, T)
+        return whole_layout(B, T)
+    pieces = len(places_N)
     real_P = torch.zeros(B * T, dtype=torch.bool, device=ids_BT.device).index_fill_(0, places_N, True)
-    return Layout(B, T, places_N, real_P.cumsum(0) - 1, real_P.view(B, 1, 1, T))
+    places_N = torch.cat([places_N, places_N[:1].expand(-pieces % MULTIPLE)])
+    return Layout(B, T, pieces, places_N, real_P.cumsum(0) - 1, real_P.view(B, 1, 1, T))
+
+
+def whole_layout(sentences: int, length: int) -> Layout:
+    """The layout of sentences that are all of one length."""
+    return Layout(sentences, length, sentences * length)
 
 
 # Each of the two is the other's backward pass, a mere choice of rows. torch's own backward pass of a choice would add
@@ -60,14 +71,19 @@ def layout_of(ids_BT: Tensor, places_N: Tensor | None = None) -> Layout:
 
 class _Pad(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, x_ND: Tensor, places_N: Tensor, rows_P: Tensor) -> Tensor:
+    def forward(
+        ctx: torch.autograd.function.FunctionCtx, x_ND: Tensor, places_N: Tensor, rows_P: Tensor, pieces: int
+    ) -> Tensor:
         ctx.save_for_backward(places_N)
+        ctx.pieces = pieces  # type: ignore[attr-defined]
         return x_ND.index_select(0, rows_P)
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, gradient_PD: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: torch.autograd.function.FunctionCtx, gradient_PD: Tensor) -> tuple[Tensor, None, None, None]:
         (places_N,) = ctx.saved_tensors  # type: ignore[attr-defined]
-        return gradient_PD.index_select(0, places_N), None, None
+        gradient_ND = gradient_PD.index_select(0, places_N)
+        gradient_ND[ctx.pieces :] = 0  # type: ignore[attr-defined]
+        return gradient_ND, None, None, None
 
 
 class _Pack(torch.autograd.Function):

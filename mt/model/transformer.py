@@ -11,7 +11,7 @@ from mt.config import ModelConfig
 from mt.model.attention import CrossAttention, Memory, SelfAttention
 from mt.model.cache import Cache
 from mt.model.dropout import Dropout
-from mt.model.layout import Layout, layout_of
+from mt.model.layout import Layout, layout_of, whole_layout
 from mt.model.positions import positional_encoding
 
 
@@ -158,7 +158,7 @@ class Transformer(nn.Module):
         x_ND = self._embed_all(target_BT, layout)
         for index, layer in enumerate(self.decoder):
             x_ND = layer(x_ND, layout, memory, index)
-        return x_ND
+        return x_ND[: layout.pieces]
 
     def new_cache(self, sentences: int, width: int) -> Cache:
         """An empty cache for `width` hypotheses of each sentence."""
@@ -167,7 +167,7 @@ class Transformer(nn.Module):
 
     def step(self, ids_BW: Tensor, memory: Memory, cache: Cache) -> Tensor:
         """Run the decoder stack for the next position of W hypotheses a sentence; returns logits_BWV."""
-        layout, visible = Layout(*ids_BW.shape), cache.visible()
+        layout, visible = whole_layout(*ids_BW.shape), cache.visible()
         position_1 = torch.tensor([cache.length], device=ids_BW.device)
         x_ND = self.embed(ids_BW.flatten(), position_1, cache.length + 1)
         for index, layer in enumerate(self.decoder):
