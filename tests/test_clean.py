@@ -18,7 +18,7 @@ pairs = st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("abc")), max_
 
 
 def problem(source: str, target: str, rules: CleanConfig = ALL_RULES) -> str | None:
-    return text_problems(Chunk([source], [target], 1), rules).get(0)
+    return text_problems(Chunk([source], [target], 1, 1.0), rules).get(0)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_unusual_but_sound_text_stays(text):
 
 
 def test_a_row_that_is_no_pair_is_dropped_whatever_the_rules():
-    chunk = Chunk(["not a pair", "a"], ["", "b"], 1, {0: "not JSON"})
+    chunk = Chunk(["not a pair", "a"], ["", "b"], 1, 1.0, {0: "not JSON"})
     assert text_problems(chunk, NO_RULES) == {0: "not JSON"}
 
 

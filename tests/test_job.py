@@ -401,12 +401,15 @@ class TestSeveralProcesses:
 
     def test_take_one_file_after_another(self, translator: Translator, big: Path, tmp_path: Path) -> None:
         (tmp_path / "short").write_text("a dog\n")
-        (tmp_path / "empty").touch()
+        empty = [tmp_path / f"empty{number}" for number in range(10)]
+        for path in empty:
+            path.touch()
         (tmp_path / "out").mkdir()
-        inputs = (tmp_path / "short", tmp_path / "empty", big)
+        inputs = (tmp_path / "short", *empty, big)
         assert statuses(self.share(translator, Job(inputs=inputs, outputs=(tmp_path / "out",)), 2)) == [0, 0]
         for source in inputs:
             assert (tmp_path / "out" / source.name).read_bytes() == run(translator, source, output=tmp_path / "one")
+        assert len(list((tmp_path / "out").iterdir())) == len(inputs), "nothing is left beside the outputs"
 
     @pytest.mark.parametrize("then", [1, 2, 3])
     def test_killed_go_on_as_however_many(self, translator: Translator, big: Path, tmp_path: Path, then: int) -> None:

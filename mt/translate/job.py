@@ -149,6 +149,7 @@ def _write(work: "_Work", reader: Reader, target: Path, world: World, console: C
                 work.advance(len(chunk.lines))
             output.append(text, reader.done, reader.sha256)
             parts.drop(reader.done, reader.sha256)
+    world.wait()  # a process that is late still looks for the folder, or makes what was there already
     parts.close()
 
 
@@ -161,6 +162,7 @@ def _help(work: "_Work", reader: Reader, target: Path, world: World) -> None:
     for chunk in work.chunks():
         if world.owns(work.turn(chunk)) and not parts.has(reader.done, reader.sha256):
             parts.put(work.translated(chunk), reader.done, reader.sha256)
+    world.wait()
 
 
 class _Work:
