@@ -4,7 +4,8 @@
     python scripts/benchmark_decode.py --ckpt runs/multi30k --beam 1
 
 Without --ckpt the weights are random and every output has the length of the longest source of its batch. The systems
-take turns, window by window, so that what else the machine does hits all alike. Tokens are output pieces, EOS counted.
+take turns, window by window, so that what else the machine does hits all alike; the peers run as they come. Tokens are
+output pieces, EOS counted; the limit is the products of a decoding step's weights alone, at the first batch's size.
 transformers and ctranslate2 are measured where they are installed.
 """
 
@@ -17,15 +18,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from side_by_side import System, start
 from torch import Tensor
 
+from mt.checkpoint import find_checkpoint, load_checkpoint
 from mt.config import ModelConfig
-from mt.data.tokenizer import BOS, EOS, PAD
+from mt.data.tokenizer import BOS, EOS, PAD, Tokenizer
 from mt.device import settle
+from mt.model.packed import pack_weights
 from mt.model.transformer import Transformer
 from mt.translate.decoding import Decoding, GreedyDecoding, pad
 from mt.translate.search import Bounds, beam_search, gnmt_penalty, greedy_search
-from mt.translate.translator import Translator
 
 SIZES = {
     "small": (ModelConfig(d_model=256, heads=4, d_ff=1024, encoder_layers=3, decoder_layers=3), 8_000),
@@ -39,29 +42,19 @@ Decode = Callable[[list[list[int]]], list[list[int]]]
 
 def main() -> None:
     options = parsed_options()
+    systems = [
+        start(name, make, options)
+        for name, (make, needs) in SYSTEMS.items()
+        if all(importlib.util.find_spec(package) for package in needs)
+    ]
+    outputs = {system.name: system.ask(None)[1] for system in systems}  # warms up too
+    for _ in range(options.windows):
+        for system in systems:
+            seconds, found = system.ask(None)
+            system.rates.append(sum(len(output) + 1 for output in found) / seconds)
     torch.set_num_threads(options.threads)
-    settle()
-    torch.manual_seed(1)
-    if options.ckpt:
-        translator = Translator(options.ckpt, device="cpu")
-        model = translator.models[0]
-        lines = options.input.read_text(encoding="utf-8").split("\n")[: options.sentences]
-        sources = translator.tokenizer.encode([line for line in lines if line])
-    else:
-        config, vocab_size = SIZES[options.size]
-        model = Transformer(config, vocab_size).eval()
-        sources = random_sources(options.sentences, vocab_size)
-    forced = options.ckpt is None
-    sources.sort(key=len, reverse=True)
-    batches = [sources[start : start + options.batch] for start in range(0, len(sources), options.batch)]
-    systems = {"mt": ours(model, options.beam, forced)}
-    with tempfile.TemporaryDirectory() as folder:
-        if importlib.util.find_spec("transformers"):
-            twin = marian_twin(model)
-            systems["Hugging Face generate"] = hugging_face(twin, options.beam, forced)
-            if importlib.util.find_spec("ctranslate2"):
-                systems["CTranslate2 float32"] = ctranslate(twin, Path(folder), options.beam, forced, options.threads)
-        measure(systems, batches, options.windows, product_limit(model, batches[0], options.beam))
+    model, batches = task(options)
+    report(systems, outputs, product_limit(model, batches[0], options.beam))
 
 
 def parsed_options() -> argparse.Namespace:
@@ -77,32 +70,44 @@ def parsed_options() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def task(options: argparse.Namespace) -> tuple[Transformer, list[list[list[int]]]]:
+    """The model, in evaluation mode, and batches of sources, without EOS: the same in every process."""
+    torch.manual_seed(1)
+    if options.ckpt:
+        checkpoint = load_checkpoint(find_checkpoint(options.ckpt))
+        tokenizer = Tokenizer(checkpoint.tokenizer)
+        model = Transformer(checkpoint.config.model, len(tokenizer))
+        model.load_state_dict(checkpoint.weights)
+        lines = options.input.read_text(encoding="utf-8").split("\n")[: options.sentences]
+        sources = tokenizer.encode([line for line in lines if line])
+    else:
+        config, vocab_size = SIZES[options.size]
+        model = Transformer(config, vocab_size)
+        sources = random_sources(options.sentences, vocab_size)
+    sources.sort(key=len, reverse=True)
+    return model.eval(), [sources[first : first + options.batch] for first in range(0, len(sources), options.batch)]
+
+
 def random_sources(count: int, vocab_size: int) -> list[list[int]]:
     """Sources of WMT-like lengths: log-normal, mean 28 pieces."""
     lengths = torch.empty(count).log_normal_(3.2, 0.5).clamp(3, 120).int().tolist()
     return [torch.randint(4, vocab_size, (length,)).tolist() for length in lengths]
 
 
-def measure(systems: dict[str, Decode], batches: list[list[list[int]]], windows: int, limit: float) -> None:
-    """Print each system's tokens/s: the median of the windows, their spread, and its share of the limit."""
-    outputs = {name: decode(batches[0]) for name, decode in systems.items()}  # warms up too
-    rates: dict[str, list[float]] = {name: [] for name in systems}
-    for _ in range(windows):
-        for name, decode in systems.items():
-            start = time.perf_counter()
-            found = [output for batch in batches for output in decode(batch)]
-            rates[name].append(sum(len(output) + 1 for output in found) / (time.perf_counter() - start))
-    ours = statistics.median(rates["mt"])
-    print(f"{'system':<22} {'tokens/s':>9} {'lowest':>8} {'highest':>8} {'of limit':>8} {'mt is':>7} {'same out':>9}")
-    for name, found in rates.items():
-        median = statistics.median(found)
-        pairs = list(zip(outputs[name], outputs["mt"], strict=True))
+def report(systems: list[System], outputs: dict[str, list[list[int]]], limit: float) -> None:
+    """Print each system's tokens/s: the median of the windows, their spread, its share of the limit, and memory."""
+    ours = systems[0]
+    print(f"{'':<22}{'tokens/s':>10}{'lowest':>9}{'highest':>9}{'of limit':>10}{'mt is':>8}{'same':>7}{'peak GiB':>10}")
+    for system in systems:
+        median = statistics.median(system.rates)
+        pairwise = statistics.median(a / b for a, b in zip(ours.rates, system.rates, strict=True))
+        pairs = list(zip(outputs[system.name], outputs[ours.name], strict=True))
         same = sum(left == right for left, right in pairs) / len(pairs)
         print(
-            f"{name:<22} {median:>9,.0f} {min(found):>8,.0f} {max(found):>8,.0f} {median / limit:>8.0%} "
-            f"{ours / median:>6.2f}x {same:>9.0%}"
+            f"{system.name:<22}{median:>10,.0f}{min(system.rates):>9,.0f}{max(system.rates):>9,.0f}"
+            f"{median / limit:>10.0%}{pairwise:>7.2f}x{same:>7.0%}{system.end():>10.2f}"
         )
-    print(f"matrix products alone: {limit:,.0f} tokens/s")
+    print(f"{'products alone':<22}{limit:>10,.0f}")
 
 
 def product_limit(model: Transformer, batch: list[list[int]], beam: int) -> float:
@@ -125,6 +130,42 @@ def product_limit(model: Transformer, batch: list[list[int]], beam: int) -> floa
         for _ in range(5):
             step()
     return len(batch) * 5 / (time.perf_counter() - start)
+
+
+# --- The systems -------------------------------------------------------------------------------------------------
+
+
+def over_batches(decode: Decode, batches: list[list[list[int]]]) -> Callable[[None], list[list[int]]]:
+    return lambda _: [output for batch in batches for output in decode(batch)]
+
+
+def make_ours(options: argparse.Namespace) -> Callable[[None], list[list[int]]]:
+    """As `mt translate` sets itself up."""
+    torch.set_num_threads(options.threads)
+    settle()
+    model, batches = task(options)
+    pack_weights(model)
+    return over_batches(ours(model, options.beam, not options.ckpt), batches)
+
+
+def make_hugging_face(options: argparse.Namespace) -> Callable[[None], list[list[int]]]:
+    torch.set_num_threads(options.threads)
+    model, batches = task(options)
+    return over_batches(hugging_face(marian_twin(model), options.beam, not options.ckpt), batches)
+
+
+def make_ctranslate(options: argparse.Namespace) -> Callable[[None], list[list[int]]]:
+    model, batches = task(options)
+    with tempfile.TemporaryDirectory() as folder:
+        decode = ctranslate(marian_twin(model), Path(folder), options.beam, not options.ckpt, options.threads)
+    return over_batches(decode, batches)
+
+
+SYSTEMS: dict[str, tuple[Callable[..., Callable[[None], list[list[int]]]], tuple[str, ...]]] = {
+    "mt": (make_ours, ()),
+    "Hugging Face generate": (make_hugging_face, ("transformers",)),
+    "CTranslate2 float32": (make_ctranslate, ("transformers", "ctranslate2")),
+}
 
 
 def ours(model: Transformer, beam: int, forced: bool) -> Decode:

@@ -2,23 +2,21 @@
 
     scripts/benchmark_train.py --size small --precision bfloat16
 
-Each system has a process of its own, and they take turns, a few updates at a time, so that a noisy machine favours
-none. Tokens are real target tokens: padding never counts. The limit is the time of the step's matrix products alone,
-measured in the same run. MarianMTModel takes part when the extra `bench` is installed.
+The systems take turns, a few updates at a time, so that a noisy machine favours none. The peers run as they come;
+--settle-peers gives them what mt sets for itself, a C library that keeps freed memory, to see what the rest is worth.
+Tokens are real target tokens: padding never counts. The limit is the time of the step's matrix products alone, measured
+in the same run. MarianMTModel takes part when the extra `bench` is installed.
 """
 
 import argparse
 import importlib.util
-import multiprocessing
-import resource
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
 
 import numpy as np
 import torch
+from side_by_side import System, start
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -42,29 +40,16 @@ SMOOTHING = 0.1
 SENTENCES = 20_000
 
 
-@dataclass
-class System:
-    """One trainer, in a process of its own: what it answers to a window of batches, and its tokens/s in each."""
-
-    name: str
-    connection: Connection
-    rates: list[float] = field(default_factory=list)
-
-    def seconds(self, batches: list[np.ndarray]) -> float:
-        self.connection.send(batches)
-        seconds: float = self.connection.recv()
-        return seconds
-
-
 def main() -> None:
     arguments = parse_arguments()
     config, vocabulary = SIZES[arguments.size]
     precision = getattr(torch, arguments.precision)
     lengths_N2 = lengths_of(random_corpus(SENTENCES, vocabulary))
     batches = plan_batches(lengths_N2, arguments.tokens, seed=1, epoch=0)
-    systems = [start(name, arguments) for name in SYSTEMS if name != "MarianMTModel" or transformers_is_here()]
+    names = [name for name in SYSTEMS if name != "MarianMTModel" or importlib.util.find_spec("transformers")]
+    systems = [start(name, prepared, name, arguments) for name in names]
     for system in systems:
-        system.seconds(batches[:1])  # warms up
+        system.ask(batches[:1])  # warms up
     torch.set_num_threads(arguments.threads)
     settle()
     limits = []
@@ -73,34 +58,25 @@ def main() -> None:
         chosen = [batches[index % len(batches)] for index in range(first, first + arguments.updates)]
         tokens = sum(int(lengths_N2[rows, 1].sum()) for rows in chosen)
         for system in systems:
-            system.rates.append(tokens / system.seconds(chosen))
+            system.rates.append(tokens / system.ask(chosen)[0])
         limits.append(tokens / sum(product_seconds(config, vocabulary, lengths_N2[rows], precision) for rows in chosen))
     report(arguments, systems, limits)
 
 
-def transformers_is_here() -> bool:
-    return importlib.util.find_spec("transformers") is not None
-
-
-def start(name: str, arguments: argparse.Namespace) -> System:
-    ours, theirs = multiprocessing.Pipe()
-    multiprocessing.Process(target=serve, args=(name, arguments, theirs), daemon=True).start()
-    return System(name, ours)
-
-
-def serve(name: str, arguments: argparse.Namespace, connection: Connection) -> None:
-    """Take updates on the batches that come, answering the seconds of each window; at the end, the peak memory."""
-    settle()  # for the peers too, though they would not do it themselves
+def prepared(name: str, arguments: argparse.Namespace) -> Callable[[list[np.ndarray]], None]:
+    """A system that takes an update on each batch it is given."""
+    if name == "mt" or arguments.settle_peers:
+        settle()
     torch.set_num_threads(arguments.threads)
     config, vocabulary = SIZES[arguments.size]
     corpus = random_corpus(SENTENCES, vocabulary)
     update = SYSTEMS[name](config, vocabulary, corpus, getattr(torch, arguments.precision))
-    while batches := connection.recv():
-        start = time.perf_counter()
+
+    def window(batches: list[np.ndarray]) -> None:
         for rows in batches:
             update(rows)
-        connection.send(time.perf_counter() - start)
-    connection.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+
+    return window
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -111,6 +87,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--windows", type=int, default=8, help="turns that each system has")
     parser.add_argument("--updates", type=int, default=3, help="updates that a system takes in its turn")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--settle-peers", action="store_true", help="let the peers keep freed memory too, as mt does")
     return parser.parse_args()
 
 
@@ -119,9 +96,7 @@ def report(arguments: argparse.Namespace, systems: list[System], limits: list[fl
     print(f"{arguments.size}, {arguments.precision}, {arguments.threads} threads, torch {torch.__version__}")
     print(f"{'':16}{'tokens/s':>10}{'lowest':>10}{'highest':>10}{'of limit':>10}{'mt is':>10}{'peak GiB':>10}")
     for system in systems:
-        system.connection.send([])
-        peak = system.connection.recv()
-        median = statistics.median(system.rates)
+        peak, median = system.end(), statistics.median(system.rates)
         pairwise = statistics.median(a / b for a, b in zip(systems[0].rates, system.rates, strict=True))
         lowest, highest = min(system.rates), max(system.rates)
         share = median / limit
@@ -207,11 +182,9 @@ def plain(
 
 def hugging_face(
     config: ModelConfig, vocabulary: int, corpus: Corpus, precision: torch.dtype, device: torch.device = CPU
-) -> Callable[[np.ndarray], None] | None:
-    try:
-        from transformers import MarianConfig, MarianMTModel
-    except ImportError:
-        return None
+) -> Callable[[np.ndarray], None]:
+    from transformers import MarianConfig, MarianMTModel
+
     c = config
     torch.manual_seed(1)
     model = MarianMTModel(

@@ -13,9 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mt import Translator
+from mt.checkpoint import find_checkpoint, load_checkpoint
 from mt.data.tokenizer import BOS, EOS
 from mt.errors import CheckpointError, UsageError
 from mt.evaluate.bleu import bleu
+from mt.model.transformer import Transformer
 from mt.translate.decoding import NEVER, forced_log_probabilities
 from mt.translate.long_lines import split_line
 from mt.translate.translator import decoding_batches
@@ -165,9 +167,11 @@ def test_a_score_is_what_forced_decoding_gives_the_same_pieces(
     toy_run: Path, sources: list[str], dtype: torch.dtype
 ) -> None:
     """In either type: log-probabilities are added up in float32."""
-    translator = opened(toy_run)
-    for model in translator.models:
-        model.to(dtype)
+    trained = opened(toy_run)
+    checkpoint = load_checkpoint(find_checkpoint(toy_run))
+    model = Transformer(checkpoint.config.model, len(trained.tokenizer)).eval()
+    model.load_state_dict(checkpoint.weights)
+    translator = Translator.of([model.to(dtype)], trained.tokenizer, trained.decode)
     errors = list(score_errors(translator, sources))
     assert len(errors) > 60
     assert max(score for score, _ in errors) < 1e-5

@@ -110,6 +110,7 @@ class Transformer(nn.Module):
         self.decoder = nn.ModuleList(  # type: ignore[assignment]
             DecoderLayer(c.d_model, c.heads, c.d_ff, c.dropout) for _ in range(c.decoder_layers)
         )
+        self.packed_output: nn.Module | None = None  # the output layer again, see mt.model.packed
         self.register_buffer("positions_TD", positional_encoding(256, c.d_model), persistent=False)
         self._initialise()
 
@@ -177,6 +178,9 @@ class Transformer(nn.Module):
 
     def logits(self, x: Tensor) -> Tensor:
         """The linear layer before the softmax, which shares the embedding's weights (section 3.4)."""
+        if self.packed_output is not None:
+            packed: Tensor = self.packed_output(x)
+            return packed
         return F.linear(x, self.embedding.weight)
 
     def forward(self, source_BS: Tensor, target_BT: Tensor) -> Tensor:

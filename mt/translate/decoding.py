@@ -20,6 +20,7 @@ class Decoding:
     Several models form an ensemble: the mean of their probabilities counts.
     """
 
+    @torch.inference_mode()
     def __init__(self, models: Sequence[Transformer], source_BS: Tensor, width: int) -> None:
         self.models = models
         self.memories = [_laid_out(model.encode(source_BS)) for model in models]

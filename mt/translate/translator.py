@@ -18,6 +18,7 @@ from mt.data.clean import valid_unicode
 from mt.data.tokenizer import BOS, EOS, Tokenizer
 from mt.device import choose_device, choose_precision, settle
 from mt.errors import CheckpointError, UsageError
+from mt.model.packed import pack_weights
 from mt.model.transformer import Transformer
 from mt.translate.decoding import Decoding, GreedyDecoding, forced_log_probabilities, pad
 from mt.translate.diverse import diverse_search
@@ -90,6 +91,8 @@ class Translator:
             raise CheckpointError("an ensemble needs models of one tokenizer; these have several")
         self.decode = decode_settings(opened[0][0].config.decode, decode or {})
         self.models = [model.to(where, choose_precision(self.decode.precision, where)) for _, model in opened]
+        for model in self.models:
+            pack_weights(model)
         self.name = " + ".join(_name(checkpoints) for checkpoints in averaged)
         manifests = b"".join((one / "MANIFEST.json").read_bytes() for checkpoints in averaged for one in checkpoints)
         self.fingerprint = hashlib.sha256(manifests).hexdigest()  # a manifest holds the hash of every file
