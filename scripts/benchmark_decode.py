@@ -25,7 +25,7 @@ from mt.checkpoint import find_checkpoint, load_checkpoint
 from mt.config import ModelConfig
 from mt.data.tokenizer import BOS, EOS, PAD, Tokenizer
 from mt.device import settle
-from mt.model.packed import pack_weights
+from mt.model.packed import PackedLinear, pack_weights
 from mt.model.transformer import Transformer
 from mt.translate.decoding import Decoding, GreedyDecoding, pad
 from mt.translate.search import Bounds, beam_search, gnmt_penalty, greedy_search
@@ -117,12 +117,11 @@ def product_limit(model: Transformer, batch: list[list[int]], beam: int) -> floa
     shapes = [shape for _ in range(c.decoder_layers) for shape in shapes] + [
         (c.d_model, model.embedding.num_embeddings)
     ]
-    weights = [torch.randn(out, width) for width, out in shapes]
-    inputs = {width: torch.randn(rows, width) for width, _ in shapes}
+    products = [(PackedLinear(torch.randn(out, width), None), torch.randn(rows, width)) for width, out in shapes]
 
     def step() -> None:
-        for weight in weights:
-            torch.nn.functional.linear(inputs[weight.size(1)], weight)
+        for product, x_ND in products:
+            product(x_ND)
 
     with torch.inference_mode():
         step()
