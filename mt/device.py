@@ -21,7 +21,7 @@ def choose_device(name: str) -> torch.device:
     if name == "auto":
         name = next(kind for kind, there in available.items() if there)
     if not available.get(name):
-        raise UsageError(f"train.device={name}: torch finds no such device here; use auto or cpu")
+        raise UsageError(f"device {name}: torch finds no such device here; use auto or cpu")
     return torch.device(name)
 
 

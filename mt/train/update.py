@@ -151,7 +151,8 @@ def sum_over_world(run: Run, loss: Tensor) -> None:
 
     One all-reduce of everything at once, rather than DistributedDataParallel: that would hide part of the exchange
     behind the last backward pass, but wants one forward method, the same number of passes in every process, and
-    `no_sync` around forward and backward of all passes but the last. Here a process may have any number of them.
+    `no_sync` around forward and backward of all passes but the last. Here a process may have any number of them, and a
+    pass that ran out of memory is taken again in halves, when hooks would have sent some of its gradients already.
     """
     if run.world.size == 1:
         return
