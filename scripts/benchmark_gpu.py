@@ -181,8 +181,8 @@ def training_systems(scale: Scale, config: ModelConfig, task: Task) -> list[Syst
         System("mt, train.deterministic=no", ours(scale, config, task, compiled=False)),
         System("nn.Transformer", plain(*alike)),
     ]
-    if (marian := hugging_face(*alike)) is not None:
-        systems.append(System("MarianMTModel", marian))
+    if importlib.util.find_spec("transformers"):
+        systems.append(System("MarianMTModel", hugging_face(*alike)))
     if scale.compiled:
         systems = [
             System("mt, train.compile=yes", ours(scale, config, task, compiled=True), repeatable=True),
