@@ -14,7 +14,7 @@ from mt.data.tokenizer import BOS, EOS
 from mt.errors import UsageError
 from mt.model.attention import join_heads, split_heads
 from mt.model.inspection import attention_maps
-from mt.translate.attention import alignment, attention_of, write_attention
+from mt.translate.attention import Attention, alignments, attention_of, write_attention
 from mt.translate.job import Job, run_job
 from mt.translate.translator import Translator
 
@@ -26,6 +26,16 @@ PAIRS = [("the old dog sleeps at home .", "der alte Hund schläft zu Hause ."), 
 @pytest.fixture(scope="session")
 def translator(toy_run: Path) -> Translator:
     return Translator(toy_run, device="cpu", decode={"max_extra": 8, "beam": 2})
+
+
+def one_attention(translator: Translator, source: str, target: str) -> Attention:
+    (found,) = attention_of(translator, [(source, target)])
+    return found
+
+
+def one_alignment(translator: Translator, source: str, target: str) -> str:
+    (found,) = alignments(translator, [(source, target)])
+    return found
 
 
 @torch.inference_mode()
@@ -51,37 +61,55 @@ def test_the_weights_are_those_the_model_itself_uses(translator: Translator) -> 
     model(source_S[None], input_T[None])
     for handle in handles:
         handle.remove()
-    maps, memory = attention_maps(model, source_S, input_T), model.encode(source_S[None])
+    maps, memory = attention_maps(model, source_S[None], input_T[None]), model.encode(source_S[None])
     for index, layer in enumerate(model.decoder):
-        expected = layer.cross_attention.out(join_heads(maps.cross_LHTS[index][None] @ memory.values[index]))
+        expected = layer.cross_attention.out(join_heads(maps.cross_LBHTS[index] @ memory.values[index]))
         torch.testing.assert_close(outputs["cross"][index], expected[0], rtol=0, atol=1e-5)
     for kind, layers, weights in (
-        ("encoder", model.encoder, maps.encoder_LHSS),
-        ("decoder", model.decoder, maps.decoder_LHTT),
+        ("encoder", model.encoder, maps.encoder_LBHSS),
+        ("decoder", model.decoder, maps.decoder_LBHTT),
     ):
         for index, layer in enumerate(layers):
             attention = layer.self_attention
             v_BHSK = split_heads(attention.qkv(inputs[kind][index][None]).chunk(3, dim=-1)[2], attention.heads)
-            expected = attention.out(join_heads(weights[index][None] @ v_BHSK))
+            expected = attention.out(join_heads(weights[index] @ v_BHSK))
             torch.testing.assert_close(outputs[kind][index], expected[0], rtol=0, atol=1e-5)
 
 
 def test_rows_sum_to_one_and_no_target_looks_ahead(translator: Translator) -> None:
     for source, target in PAIRS:
-        found = attention_of(translator, source, target)
-        for weights in (found.maps.cross_LHTS, found.maps.encoder_LHSS, found.maps.decoder_LHTT):
+        found = one_attention(translator, source, target)
+        for weights in (found.cross_LHTS, found.encoder_LHSS, found.decoder_LHTT):
             torch.testing.assert_close(weights.sum(-1), torch.ones(weights.shape[:-1]), rtol=0, atol=1e-5)
-        assert found.maps.decoder_LHTT.triu(1).abs().max() == 0
-        assert found.maps.cross_LHTS.shape[2:] == (len(found.target_pieces), len(found.source_pieces))
+        assert found.decoder_LHTT.triu(1).abs().max() == 0
+        assert found.cross_LHTS.shape[2:] == (len(found.target_pieces), len(found.source_pieces))
 
 
-@pytest.mark.parametrize("source", ["a man runs here .", "a  double   space", " led", "naïve 東京 🙂 x", "a \ud800"])
+@pytest.mark.parametrize(
+    "source", ["a man runs here .", "\u2581", "a  double   space", " led", "naïve 東京 🙂 x", "a \ud800"]
+)
 def test_alignments_number_words_of_both_sides(translator: Translator, source: str) -> None:
     target = "ein Mann  rennt\u00a0hier ."
-    links = [tuple(map(int, link.split("-"))) for link in alignment(translator, source, target).split()]
+    links = [tuple(map(int, link.split("-"))) for link in one_alignment(translator, source, target).split()]
     assert [target_word for _, target_word in links] == list(range(len([word for word in target.split(" ") if word])))
     assert all(0 <= source_word < len([word for word in source.split(" ") if word]) for source_word, _ in links)
-    assert alignment(translator, "", target) == alignment(translator, source, " ") == ""
+    assert one_alignment(translator, "", target) == one_alignment(translator, source, " ") == ""
+
+
+def test_neighbours_change_nothing(translator: Translator) -> None:
+    pairs = [
+        *PAIRS,
+        ("", "x"),
+        ("a man", "ein Mann"),
+        ("the dog sleeps here .", "der Hund"),
+        ("🙂", "ein Hund rennt ."),
+    ]
+    assert alignments(translator, pairs) == [one_alignment(translator, *pair) for pair in pairs]
+    together = attention_of(translator, PAIRS)
+    for found, pair in zip(together, PAIRS, strict=True):
+        alone = one_attention(translator, *pair)
+        for kind in ("cross_LHTS", "encoder_LHSS", "decoder_LHTT"):
+            torch.testing.assert_close(getattr(found, kind), getattr(alone, kind), rtol=0, atol=1e-6)
 
 
 def test_the_json_holds_every_layer_and_head(translator: Translator, tmp_path: Path) -> None:
@@ -106,13 +134,13 @@ def test_a_job_writes_attention_and_alignments(translator: Translator, tmp_path:
     run_job(translator, job, Console(quiet=True))
     rows = [line.split("\t") for line in (tmp_path / "out").read_text().split("\n")[:-1]]
     assert rows[1] == ["", ""]
-    assert rows[0][1] == alignment(translator, "a man runs here .", rows[0][0])
+    assert rows[0][1] == one_alignment(translator, "a man runs here .", rows[0][0])
     assert "a man runs here ." in (tmp_path / "page.html").read_text()
 
 
 def test_an_ensemble_has_no_single_attention(toy_run: Path) -> None:
     with pytest.raises(UsageError, match="attention is that of one model"):
-        attention_of(Translator(toy_run, toy_run, device="cpu"), "a", "b")
+        attention_of(Translator(toy_run, toy_run, device="cpu"), [("a", "b")])
 
 
 # --- In a browser ------------------------------------------------------------------------------------------------

@@ -133,7 +133,8 @@ class Transformer(nn.Module):
         out: Tensor = self.embedding_dropout(x_ND)
         return out
 
-    def _embed_all(self, ids_BT: Tensor, layout: Layout) -> Tensor:
+    def embed_all(self, ids_BT: Tensor, layout: Layout) -> Tensor:
+        """The rows of x_ND that the real pieces of padded sentences begin as."""
         ids_P = ids_BT.flatten()
         ids_N = ids_P if layout.places_N is None else ids_P[layout.places_N]
         return self.embed(ids_N, layout.positions(ids_N.device), layout.length)
@@ -144,7 +145,7 @@ class Transformer(nn.Module):
         places_N: see `layout_of`.
         """
         layout = layout_of(source_BS, places_N)
-        x_ND = self._embed_all(source_BS, layout)
+        x_ND = self.embed_all(source_BS, layout)
         for layer in self.encoder:
             x_ND = layer(x_ND, layout)
         projected = [layer.cross_attention.project_memory(x_ND, layout) for layer in self.decoder]
@@ -156,7 +157,7 @@ class Transformer(nn.Module):
         places_N: see `layout_of`.
         """
         layout = layout_of(target_BT, places_N)
-        x_ND = self._embed_all(target_BT, layout)
+        x_ND = self.embed_all(target_BT, layout)
         for index, layer in enumerate(self.decoder):
             x_ND = layer(x_ND, layout, memory, index)
         return x_ND[: layout.pieces]

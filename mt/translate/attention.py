@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from mt.data.clean import valid_unicode
-from mt.data.tokenizer import BOS, EOS, Tokenizer
+from mt.data.tokenizer import BOS, EOS
 from mt.errors import UsageError
 from mt.files import write_whole
-from mt.model.inspection import AttentionMaps, attention_maps
+from mt.model.inspection import attention_maps
 from mt.translate.attention_page import attention_page
-from mt.translate.translator import Translator
+from mt.translate.decoding import pad
+from mt.translate.translator import Translator, decoding_batches
 
 SHOWN = 100  # sentences whose weights are written; every layer and head of a long sentence is a lot
 
@@ -28,13 +29,15 @@ class Attention:
     source_pieces: list[str]  # EOS last
     target_pieces: list[str]  # those made; EOS last
     input_pieces: list[str]  # those the decoder has read at each step: BOS, then the target
-    maps: AttentionMaps
+    cross_LHTS: Tensor
+    encoder_LHSS: Tensor
+    decoder_LHTT: Tensor
 
     def record(self, with_self: bool) -> dict[str, object]:
         """The weights as nested lists by layer, head and row, rounded to 4 decimals."""
-        maps: dict[str, Tensor] = {"cross": self.maps.cross_LHTS}
+        maps: dict[str, Tensor] = {"cross": self.cross_LHTS}
         if with_self:
-            maps |= {"encoder_self": self.maps.encoder_LHSS, "decoder_self": self.maps.decoder_LHTT}
+            maps |= {"encoder_self": self.encoder_LHSS, "decoder_self": self.decoder_LHTT}
         return {
             "source": self.source,
             "target": self.target,
@@ -45,57 +48,69 @@ class Attention:
         }
 
 
-def attention_of(translator: Translator, source: str, target: str) -> Attention:
-    """The attention weights with which a model makes `target` of `source`.
+def attention_of(translator: Translator, pairs: Sequence[tuple[str, str]]) -> list[Attention]:
+    """The attention weights with which a model makes each pair's target of its source, all pairs at once.
 
     Raises UsageError for an ensemble, whose models each look elsewhere.
     """
     if len(translator.models) > 1:
         raise UsageError("attention is that of one model: give one --ckpt")
     (model,), tokenizer = translator.models, translator.tokenizer
-    source, target = valid_unicode(source), valid_unicode(target)
-    source_ids, target_ids = tokenizer.encode([source, target])
+    pairs = [(valid_unicode(source), valid_unicode(target)) for source, target in pairs]
+    sources, targets = (tokenizer.encode(list(side)) for side in zip(*pairs, strict=True))
     device = model.embedding.weight.device
-    maps = attention_maps(
-        model, torch.tensor([*source_ids, EOS], device=device), torch.tensor([BOS, *target_ids], device=device)
-    )
-    pieces = tokenizer.pieces(target)
-    source_pieces = [*tokenizer.pieces(source), "</s>"]
-    return Attention(source, target, source_pieces, [*pieces, "</s>"], ["<s>", *pieces], maps)
+    source_BS, input_BT = pad([[*ids, EOS] for ids in sources]), pad([[BOS, *ids] for ids in targets])
+    maps = attention_maps(model, source_BS.to(device), input_BT.to(device))
+    found = []
+    for row, (source, target) in enumerate(pairs):
+        source_pieces, target_pieces = tokenizer.pieces(source), tokenizer.pieces(target)
+        S, T = len(source_pieces) + 1, len(target_pieces) + 1
+        weights = (
+            maps.cross_LBHTS[:, row, :, :T, :S],
+            maps.encoder_LBHSS[:, row, :, :S, :S],
+            maps.decoder_LBHTT[:, row, :, :T, :T],
+        )
+        pieces = ([*source_pieces, "</s>"], [*target_pieces, "</s>"], ["<s>", *target_pieces])
+        found.append(Attention(source, target, *pieces, *weights))
+    return found
 
 
-def alignment(translator: Translator, source: str, target: str) -> str:
-    """Which word of `source` each word of `target` comes from, as Pharaoh's 0-0 1-2: source word, target word.
+def alignments(translator: Translator, pairs: Sequence[tuple[str, str]]) -> list[str]:
+    """Which word of its source each word of a target comes from, as Pharaoh's 0-0 1-2: source word, target word.
 
     Words are what spaces divide, counted from 0. Each target word takes the source word with the most cross-attention,
     mean over heads, of the last layer but one, which aligns best (Garg et al., 2019).
     """
-    if not source.strip() or not target.strip():
-        return ""
-    source, target = valid_unicode(source), valid_unicode(target)
-    maps_LHTS = attention_of(translator, source, target).maps.cross_LHTS
-    weights_TS = maps_LHTS[max(len(maps_LHTS) - 2, 0)].mean(dim=0)
-    source_words, target_words = (_words(translator.tokenizer, text) for text in (source, target))
-    links = []
-    for target_word, target_pieces in enumerate(target_words):
-        rows_S = weights_TS[target_pieces].mean(dim=0)
-        weights = [float(rows_S[pieces].sum()) for pieces in source_words]
-        links.append((max(range(len(weights)), key=weights.__getitem__), target_word))
-    return " ".join(f"{source_word}-{target_word}" for source_word, target_word in links)
+    results = [""] * len(pairs)
+    wanted = [row for row, (source, target) in enumerate(pairs) if source.strip() and target.strip()]
+    # All layers' weights are kept, so fewer at once than in a search: bytes, of which there are no fewer than pieces.
+    lengths = [max(len(text.encode(errors="replace")) for text in pairs[row]) for row in wanted]
+    for batch in decoding_batches(lengths, translator.decode.batch_tokens):
+        rows = [wanted[index] for index in batch]
+        for row, attention in zip(rows, attention_of(translator, [pairs[row] for row in rows]), strict=True):
+            results[row] = _links(attention)
+    return results
 
 
-def _words(tokenizer: Tokenizer, text: str) -> list[list[int]]:
-    """Which pieces make up each word."""
-    words: list[list[int]] = []
-    at_start = True
-    for index, piece in enumerate(tokenizer.pieces(text)):
+def _links(attention: Attention) -> str:
+    layers = attention.cross_LHTS
+    weights_TS = layers[max(len(layers) - 2, 0)].mean(dim=0).float()
+    source_SW, target_TW = _words(attention.source_pieces), _words(attention.target_pieces)
+    best = (target_TW.T @ weights_TS.cpu() @ source_SW).argmax(dim=1)
+    return " ".join(f"{source_word}-{target_word}" for target_word, source_word in enumerate(best.tolist()))
+
+
+def _words(pieces: Sequence[str]) -> Tensor:
+    """1 where a piece is part of a word; EOS, and a piece of nothing but a space, are part of none."""
+    words, at_start = -1, True
+    word_of = []
+    for piece in pieces[:-1]:
         at_start = at_start or piece.startswith("\u2581")
-        if piece.strip("\u2581"):
-            if at_start:
-                words.append([])
-            words[-1].append(index)
-            at_start = False
-    return words
+        is_part = bool(piece.strip("\u2581"))
+        words += at_start and is_part
+        word_of.append(words if is_part else -1)
+        at_start = at_start and not is_part
+    return (torch.tensor([*word_of, -1])[:, None] == torch.arange(words + 1)).float()
 
 
 def write_attention(translator: Translator, pairs: Sequence[tuple[str, str]], path: Path, with_self: bool) -> None:
@@ -103,6 +118,6 @@ def write_attention(translator: Translator, pairs: Sequence[tuple[str, str]], pa
 
     Raises DataError when the file cannot be written.
     """
-    records = [attention_of(translator, source, target).record(with_self) for source, target in pairs]
+    records = [attention_of(translator, [pair])[0].record(with_self) for pair in pairs]
     as_page = path.suffix.lower() in (".html", ".htm")
     write_whole(path, attention_page(records) if as_page else json.dumps(records, ensure_ascii=False) + "\n")

@@ -11,7 +11,7 @@ from pathlib import Path
 from mt.console import Console
 from mt.distributed import World
 from mt.errors import DataError, UsageError
-from mt.translate.attention import SHOWN, alignment, write_attention
+from mt.translate.attention import SHOWN, alignments, write_attention
 from mt.translate.formats import LineFormat, line_format
 from mt.translate.output import Output, Progress
 from mt.translate.parts import Parts
@@ -261,18 +261,22 @@ class _Work:
         self._warn_of_long_lines(chunk.first, found)
         self._show((text, outputs[0].text) for text, outputs in zip(texts, found, strict=True) if not outputs[0].note)
         if self._job.alignments:
-            found = [self._aligned(text, outputs) for text, outputs in zip(texts, found, strict=True)]
+            found = self._aligned(texts, found)
         return [self._format.render(line, outputs) for line, outputs in zip(lines, found, strict=True)]
 
     def _show(self, pairs: Iterable[tuple[str, str]]) -> None:
         if self._job.attention is not None:
             self._shown += islice((pair for pair in pairs if pair[0].strip()), SHOWN - len(self._shown))
 
-    def _aligned(self, text: str, outputs: list[Translation]) -> list[Translation]:
+    def _aligned(self, texts: list[str], found: list[list[Translation]]) -> list[list[Translation]]:
         """The same with alignments; a line too long for the model at once has none."""
-        if outputs[0].note:
-            return outputs
-        return [replace(output, alignment=alignment(self._translator, text, output.text)) for output in outputs]
+        pairs = [
+            ("" if output.note else text, output.text)
+            for text, outputs in zip(texts, found, strict=True)
+            for output in outputs
+        ]
+        links = iter(alignments(self._translator, pairs))
+        return [[replace(output, alignment=next(links)) for output in outputs] for outputs in found]
 
     def _text(self, line: str, number: int) -> str:
         try:
