@@ -1,7 +1,7 @@
 """Speed of decoding beside Hugging Face's generate and CTranslate2: same weights, sentences, batches and lengths.
 
     python scripts/benchmark_decode.py --size small --beam 4
-    python scripts/benchmark_decode.py --ckpt runs/multi30k --beam 1
+    python scripts/benchmark_decode.py --ckpt runs/multi30k --input text.en --beam 1
 
 Without --ckpt the weights are random and every output has the length of the longest source of its batch. The systems
 take turns, window by window, so that what else the machine does hits all alike; the peers run as they come. Tokens are

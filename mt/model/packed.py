@@ -2,7 +2,9 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from mt.device import rounded_up
 from mt.model.transformer import Transformer
 
 ROWS = 64  # of a usual product, which oneDNN chooses a layout for; it serves any number
@@ -17,6 +19,13 @@ class PackedLinear(nn.Module):
         self._packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), ROWS)
 
     def forward(self, x: Tensor) -> Tensor:
+        rows = x.numel() // x.size(-1)
+        if (size := rounded_up(rows)) == rows:
+            return self._product(x)
+        x_ND = F.pad(x.reshape(rows, -1), (0, 0, 0, size - rows))
+        return self._product(x_ND)[:rows].view(*x.shape[:-1], -1)
+
+    def _product(self, x: Tensor) -> Tensor:
         out: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._packed, self._bias, "none", [], "")
         return out
 

@@ -12,7 +12,7 @@ from mt.translate.search import (
     collect,
     extend,
     likeliest,
-    should_leave,
+    parting,
     start,
 )
 
@@ -58,16 +58,13 @@ def diverse_search(
             cost_BV = cost_BV.scatter_add(1, chosen_BW, diversity * is_live_BW.to(cost_BV))
         model.reorder(torch.cat(origins, dim=1))
         over_B = torch.stack([_is_over(state, bounds, penalty) for state in states]).all(dim=0)
-        if should_leave(over_B, length):
-            over, going = over_B.nonzero()[:, 0], (~over_B).nonzero()[:, 0]
+        if parted := parting(over_B, length):
+            leaving, staying = parted
             for state in states:
-                collect(results, sentences[over], state.select(over), W, eos)
-            states, bounds, sentences = (
-                [state.select(going) for state in states],
-                bounds.select(going),
-                sentences[going],
-            )
-            model.keep(going)
+                collect(results, sentences[leaving], state.select(leaving), W, eos)
+            states, bounds = [state.select(staying) for state in states], bounds.select(staying)
+            sentences = sentences[staying]
+            model.keep(staying)
     return [_distinct(found)[:keep] for found in results]
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mt.translate.search import Bounds, Hypothesis, Stepper, should_leave
+from mt.translate.search import Bounds, Hypothesis, Stepper, parting
 
 
 @dataclass(frozen=True)
@@ -45,15 +45,15 @@ def sample_search(
         ids_BWT = torch.cat([ids_BWT, piece_BW[:, :, None]], dim=2)
         over_BW = over_BW | (piece_BW == eos)
         over_B = over_BW.all(dim=1)
-        if should_leave(over_B, length):
+        if parted := parting(over_B, length):
+            leaving, staying = parted
             for sentence, ids_WT, logp_W in zip(
-                sentences[over_B].tolist(), ids_BWT[over_B].tolist(), total_BW[over_B].tolist(), strict=True
+                sentences[leaving].tolist(), ids_BWT[leaving].tolist(), total_BW[leaving].tolist(), strict=True
             ):
                 results[sentence] = _best_first(ids_WT, logp_W, eos)
-            going = (~over_B).nonzero()[:, 0]
-            sentences, ids_BWT, total_BW, over_BW = sentences[going], ids_BWT[going], total_BW[going], over_BW[going]
-            draws_BTW, bounds = draws_BTW[going], bounds.select(going)
-            model.keep(going)
+            sentences, ids_BWT, draws_BTW = sentences[staying], ids_BWT[staying], draws_BTW[staying]
+            total_BW, over_BW, bounds = total_BW[staying], over_BW[staying], bounds.select(staying)
+            model.keep(staying)
     return results
 
 

@@ -7,6 +7,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from mt.device import rounded_up
+
 # What a log-probability is divided by to give its score: a function of the length in pieces, EOS counted.
 Penalty = Callable[[Tensor], Tensor]
 
@@ -108,11 +110,11 @@ def beam_search(
         model.reorder(origin_BW)
         hope_B = state.live_logp_BW.amax(dim=1) / penalty(bounds.longest_B)
         over_B = hope_B <= state.ended_score_BW[:, keep - 1]
-        if should_leave(over_B, length):
-            over, going = over_B.nonzero()[:, 0], (~over_B).nonzero()[:, 0]
-            collect(results, sentences[over], state.select(over), keep, eos)
-            state, bounds, sentences = state.select(going), bounds.select(going), sentences[going]
-            model.keep(going)
+        if parted := parting(over_B, length):
+            leaving, staying = parted
+            collect(results, sentences[leaving], state.select(leaving), keep, eos)
+            state, bounds, sentences = state.select(staying), bounds.select(staying), sentences[staying]
+            model.keep(staying)
     return results
 
 
@@ -182,15 +184,20 @@ def _rows(ids_BWT: Tensor, choice_BW: Tensor) -> Tensor:
     return ids_BWT.gather(1, choice_BW[:, :, None].expand(-1, -1, ids_BWT.size(2)))
 
 
-def should_leave(over_B: Tensor, length: int) -> bool:
-    """Whether finished sentences leave the batch now: to leave costs a copy of what stays, so an eighth goes together.
+def parting(over_B: Tensor, length: int) -> tuple[Tensor, Tensor] | None:
+    """The places of the sentences that leave the batch now, and of those that stay; None while too few could leave.
 
-    A sentence that stays on cannot change: nothing overtakes what it has found.
+    To leave costs a copy of what stays, so an eighth goes together; and some that are over stay, for the batch to have
+    one of a few sizes. They cannot change: nothing overtakes what they have found.
     """
     if over_B.device.type != "cpu" and length % 8:
-        return False  # to look would wait for the device
-    over = int(over_B.sum())
-    return over * 8 >= len(over_B)
+        return None  # to look would wait for the device
+    over = over_B.nonzero()[:, 0]
+    going = len(over_B) - len(over)
+    leaving = over[rounded_up(going) - going :]
+    if len(leaving) * 8 < len(over_B):
+        return None
+    return leaving, torch.ones_like(over_B).index_fill(0, leaving, False).nonzero()[:, 0]
 
 
 def collect(results: list[list[Hypothesis]], sentences: Tensor, done: Beam, keep: int, eos: int) -> None:
@@ -223,11 +230,11 @@ def greedy_search(model: Stepper, bounds: Bounds, bos: int, eos: int) -> list[li
         piece_B = bounds.apply(model.step(ids_BT[:, -1:]), length, eos)[:, 0].argmax(dim=-1)
         ids_BT = torch.cat([ids_BT, piece_B[:, None]], dim=1)
         over_B = over_B | (piece_B == eos)
-        if should_leave(over_B, length):
-            for sentence, ids in zip(sentences[over_B].tolist(), ids_BT[over_B].tolist(), strict=True):
+        if parted := parting(over_B, length):
+            leaving, staying = parted
+            for sentence, ids in zip(sentences[leaving].tolist(), ids_BT[leaving].tolist(), strict=True):
                 results[sentence] = ids[1 : ids.index(eos, 1)]
-            going = (~over_B).nonzero()[:, 0]
-            ids_BT, sentences, over_B = ids_BT[going], sentences[going], over_B[going]
-            bounds = bounds.select(going)
-            model.keep(going)
+            ids_BT, sentences, over_B = ids_BT[staying], sentences[staying], over_B[staying]
+            bounds = bounds.select(staying)
+            model.keep(staying)
     return results

@@ -16,7 +16,7 @@ from mt.checkpoint import Checkpoint, average_weights, find_checkpoint, last_che
 from mt.config import DecodeConfig
 from mt.data.clean import valid_unicode
 from mt.data.tokenizer import BOS, EOS, Tokenizer
-from mt.device import choose_device, choose_precision, settle
+from mt.device import choose_device, choose_precision, rounded_down, settle
 from mt.errors import CheckpointError, UsageError
 from mt.model.packed import pack_weights
 from mt.model.transformer import Transformer
@@ -297,10 +297,10 @@ def decoding_batches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]
 
     The longest batch comes first, so that too little memory shows at once.
     """
-    batches: list[list[int]] = []
-    for row in np.argsort(-np.asarray(lengths, dtype=np.int64), kind="stable").tolist():
-        if batches and (len(batches[-1]) + 1) * lengths[batches[-1][0]] <= max_tokens:
-            batches[-1].append(row)
-        else:
-            batches.append([row])
+    rows = np.argsort(-np.asarray(lengths, dtype=np.int64), kind="stable").tolist()
+    batches, first = [], 0
+    while first < len(rows):
+        size = rounded_down(max(1, max_tokens // max(1, lengths[rows[first]])))
+        batches.append(rows[first : first + size])
+        first += size
     return batches
