@@ -1,7 +1,7 @@
 """Laws of search (section 6.1): the beam against enumeration, greedy = beam 1, stopping, penalties, diversity."""
 
 from collections.abc import Sequence
-from itertools import product
+from itertools import pairwise, product
 
 import pytest
 import torch
@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from mt.device import rounded_up
 from mt.translate.diverse import diverse_search
 from mt.translate.search import (
     Bounds,
@@ -237,3 +238,25 @@ class TestDiverse:
             for hypothesis in hypotheses:
                 logp = model.log_probability(sentence, hypothesis.ids)
                 assert hypothesis.log_probability == pytest.approx(logp, abs=1e-5)
+
+
+class CountingModel(RandomModel):
+    """Remembers the sizes of the batches it was asked for."""
+
+    def __init__(self, sentences: Sequence[int], width: int) -> None:
+        super().__init__(sentences, width)
+        self.sizes: set[int] = set()
+
+    def step(self, ids_BW: Tensor) -> Tensor:
+        self.sizes.add(len(ids_BW))
+        return super().step(ids_BW)
+
+
+def test_sentences_leave_by_the_eighth_and_leave_a_batch_of_one_of_few_sizes() -> None:
+    model, limits = CountingModel(range(61), 1), [2 + row % 9 for row in range(61)]
+    outputs = greedy_search(model, bounds(limits), BOS, EOS)
+    assert outputs == [greedy_search(RandomModel([row], 1), bounds([limits[row]]), BOS, EOS)[0] for row in range(61)]
+    sizes = sorted(model.sizes - {61})
+    assert len(sizes) > 2
+    assert all(rounded_up(size) == size for size in sizes)
+    assert all(smaller <= larger * 7 / 8 for smaller, larger in pairwise([*sizes, 61]))
