@@ -1,4 +1,4 @@
-"""Where tensors live and in which precision products run."""
+"""Where tensors live, in which precision products run, and on how many rows at once."""
 
 import ctypes
 import os

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -138,9 +139,24 @@ def test_a_job_writes_attention_and_alignments(translator: Translator, tmp_path:
     assert "a man runs here ." in (tmp_path / "page.html").read_text()
 
 
-def test_an_ensemble_has_no_single_attention(toy_run: Path) -> None:
+def test_an_ensemble_has_no_single_attention_and_a_job_says_so_before_its_work(toy_run: Path, tmp_path: Path) -> None:
+    ensemble = Translator(toy_run, toy_run, device="cpu")
     with pytest.raises(UsageError, match="attention is that of one model"):
-        attention_of(Translator(toy_run, toy_run, device="cpu"), [("a", "b")])
+        attention_of(ensemble, [("a", "b")])
+    (tmp_path / "in").write_text("a dog .\n")
+    job = Job(inputs=(tmp_path / "in",), outputs=(tmp_path / "out",))
+    for wish in ({"attention": tmp_path / "page.html"}, {"alignments": True}):
+        with pytest.raises(UsageError, match="attention is that of one model"):
+            run_job(ensemble, replace(job, **wish), Console(quiet=True))
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_a_folder_that_is_not_there_is_said_before_the_work(translator: Translator, tmp_path: Path) -> None:
+    (tmp_path / "in").write_text("a dog .\n")
+    job = Job(inputs=(tmp_path / "in",), outputs=(tmp_path / "out",), attention=tmp_path / "no" / "page.html")
+    with pytest.raises(UsageError, match=r"page\.html: there is no folder"):
+        run_job(translator, job, Console(quiet=True))
+    assert not (tmp_path / "out").exists()
 
 
 # --- In a browser ------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from mt.data.tokenizer import BOS, EOS
 from mt.errors import UsageError
 from mt.files import write_whole
 from mt.model.inspection import attention_maps
+from mt.model.transformer import Transformer
 from mt.translate.attention_page import attention_page
 from mt.translate.decoding import pad
 from mt.translate.translator import Translator, decoding_batches
@@ -48,14 +49,19 @@ class Attention:
         }
 
 
+def only_model(translator: Translator) -> Transformer:
+    """The model of a translator. Raises UsageError for an ensemble, whose models each look elsewhere."""
+    if len(translator.models) > 1:
+        raise UsageError("attention is that of one model: give one --ckpt")
+    return translator.models[0]
+
+
 def attention_of(translator: Translator, pairs: Sequence[tuple[str, str]]) -> list[Attention]:
     """The attention weights with which a model makes each pair's target of its source, all pairs at once.
 
-    Raises UsageError for an ensemble, whose models each look elsewhere.
+    Raises UsageError for an ensemble.
     """
-    if len(translator.models) > 1:
-        raise UsageError("attention is that of one model: give one --ckpt")
-    (model,), tokenizer = translator.models, translator.tokenizer
+    model, tokenizer = only_model(translator), translator.tokenizer
     pairs = [(valid_unicode(source), valid_unicode(target)) for source, target in pairs]
     sources, targets = (tokenizer.encode(list(side)) for side in zip(*pairs, strict=True))
     device = model.embedding.weight.device

@@ -11,7 +11,7 @@ from pathlib import Path
 from mt.console import Console
 from mt.distributed import World
 from mt.errors import DataError, UsageError
-from mt.translate.attention import SHOWN, alignments, write_attention
+from mt.translate.attention import SHOWN, alignments, only_model, write_attention
 from mt.translate.formats import LineFormat, line_format
 from mt.translate.output import Output, Progress
 from mt.translate.parts import Parts
@@ -71,6 +71,8 @@ def plan_job(job: Job, processes: int = 1) -> list[tuple[Stream, Stream]]:
         raise UsageError("--prefix and --score-ref go line by line with one --input, but there are several")
     if job.attention is not None and job.attention.suffix.lower() not in (".json", ".html", ".htm"):
         raise UsageError(f"--attention {job.attention}: name a .json file, or an .html page")
+    if job.attention is not None:
+        _check_folder(job.attention)
     plan = list(zip(job.inputs, outputs, strict=True))
     for source, target in plan:
         _check_paths(source, target)
@@ -82,10 +84,15 @@ def _check_paths(source: Stream, target: Stream) -> None:
         raise UsageError(f"{source}: no such file")
     if source is not None and source.is_dir():
         raise UsageError(f"{source}: is a folder; name a file")
-    if target is not None and not target.parent.is_dir():
-        raise UsageError(f"{target}: there is no folder {target.parent}; make it first")
+    if target is not None:
+        _check_folder(target)
     if source is not None and target is not None and target.exists() and target.samefile(source):
         raise UsageError(f"{target}: is the input itself; name another --output")
+
+
+def _check_folder(path: Path) -> None:
+    if not path.parent.is_dir():
+        raise UsageError(f"{path}: there is no folder {path.parent}; make it first")
 
 
 def run_job(translator: Translator, job: Job, console: Console, world: World | None = None) -> None:
@@ -96,6 +103,8 @@ def run_job(translator: Translator, job: Job, console: Console, world: World | N
     """
     world = world or World()
     plan, shown = plan_job(job, world.size), list[tuple[str, str]]()
+    if job.alignments or job.attention is not None:
+        only_model(translator)
     _check_same_inputs(job, world)
     for source, target in plan:
         reader = open_reader(source, job.prefixes or job.references, job.errors)
