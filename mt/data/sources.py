@@ -371,7 +371,7 @@ def _column(table: Any, language: str, name: str) -> list[str]:
 
 
 def _demo(source: Source, src: str, tgt: str, seed: int) -> Iterator[Chunk]:
-    from mt.data.demo import demo_pairs
+    from mt.demo import demo_pairs
 
     if {src, tgt} != {"en", "de"}:
         raise DataError(

@@ -1,0 +1,97 @@
+"""Laws of checkpoints written beside training: what is written is what was, and no error is lost."""
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import fork, statuses, with_settings
+
+from mt.checkpoint import load_checkpoint, stop_name
+from mt.config import Config
+from mt.console import Console
+from mt.data.batches import plan_batches
+from mt.data.prepare import prepare
+from mt.train.background import Background
+from mt.train.run import snapshot, start_or_resume
+from mt.train.stop import StopRequest
+from mt.train.update import take_update
+
+
+def fail() -> None:
+    raise ValueError("the disk is full")
+
+
+def test_what_goes_wrong_is_raised_once_to_whoever_asks_next() -> None:
+    background = Background()
+    for ask in (background.wait, lambda: background.start(print), lambda: background.__exit__()):
+        background.start(fail)
+        with pytest.raises(ValueError, match="full"):
+            ask()
+        background.wait()
+
+
+def test_a_check_tells_of_an_error_and_waits_for_nothing() -> None:
+    background, may_end = Background(), threading.Event()
+    background.check()
+    background.start(may_end.wait)
+    background.check()
+    may_end.set()
+    background.start(fail)
+    with pytest.raises(ValueError, match="full"):
+        check_forever(background)
+
+
+def check_forever(background: Background) -> None:
+    while True:
+        background.check()
+
+
+def test_one_piece_of_work_at_a_time_and_in_order() -> None:
+    done: list[int] = []
+    with Background() as background:
+        for number in range(20):
+            background.start(lambda number=number: done.append(number))  # type: ignore[misc]
+    assert done == list(range(20))
+
+
+def test_a_second_ctrl_c_waits_for_no_work(tmp_path: Path) -> None:
+    def work() -> None:
+        with StopRequest(), Background() as background:
+            background.start(lambda: time.sleep(600))
+            (tmp_path / "started").touch()
+
+    child = fork(work)
+    while not (tmp_path / "started").exists():
+        time.sleep(0.01)
+    for _ in range(2):
+        os.kill(child, signal.SIGINT)
+        time.sleep(0.2)
+    assert statuses([child], seconds=60) == [130]
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_a_checkpoint_is_the_run_at_the_time_of_its_snapshot(
+    toy_config: Config, tmp_path: Path, quiet: Console, ema: float
+) -> None:
+    """Updates taken before it is written do not reach it."""
+    config = with_settings(toy_config, train={"ema": ema})
+    run = start_or_resume(config, prepare(config, quiet), quiet)
+    first, second = plan_batches(run.lengths_N2, config.batch.tokens, config.seed, 0)[:2]
+    take_update(run, first)
+    run.update = 1
+    snapshot(run, stop_name(1))()
+    late = snapshot(run, stop_name(2))
+    take_update(run, second)
+    run.update = 2
+    late()
+    folders = [run.folder / "checkpoints" / stop_name(number) for number in (1, 2)]
+    early, written = (load_checkpoint(folder, resume=True) for folder in folders)
+    assert written.state == early.state
+    for name in ("weights", "optimizer"):
+        left, right = getattr(early, name), getattr(written, name)
+        assert left.keys() == right.keys()
+        assert all(torch.equal(left[key], right[key]) for key in left)

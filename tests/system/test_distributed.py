@@ -1,0 +1,207 @@
+"""Laws of many processes: the same run as one, and none is left waiting when one is lost."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from datetime import timedelta
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers import fork, fork_world, statuses, with_settings
+
+from mt.checkpoint import load_checkpoint, resumable_checkpoints
+from mt.config import Config
+from mt.console import Console
+from mt.data.batches import plan_batches
+from mt.data.prepare import prepare
+from mt.distributed import World, joined
+from mt.train.loop import train
+from mt.train.metrics import read_metrics
+from mt.train.run import start_or_resume
+from mt.train.stop import Interrupted
+from mt.train.update import take_update
+
+# Sums of gradients in another order differ in the last bits of float32, which twelve updates may add up.
+TOLERANCE = 2e-5
+
+
+def updates(run: Path) -> list[dict[str, Any]]:
+    return [record for record in read_metrics(run / "metrics.jsonl") if "loss" in record]
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    left, right = updates(one), updates(other)
+    assert [(r["update"], r["epoch"], r["tokens"]) for r in left] == [
+        (r["update"], r["epoch"], r["tokens"]) for r in right
+    ]
+    for name in ("loss", "gradient_norm"):
+        assert [r[name] for r in left] == pytest.approx([r[name] for r in right], rel=TOLERANCE), name
+    weights, others = (load_checkpoint(resumable_checkpoints(run)[0]).weights for run in (one, other))
+    # A bias on all keys alike changes no attention: its gradient is rounding noise, which Adam scales up.
+    for name in (name for name in weights if not name.endswith("kv.bias")):
+        torch.testing.assert_close(weights[name], others[name], rtol=1e-2, atol=1e-3)
+
+
+def wait_for_updates(run: Path, count: int) -> None:
+    deadline = time.monotonic() + 120
+    while not (run / "metrics.jsonl").exists() or len(updates(run)) < count:
+        assert time.monotonic() < deadline, f"{run} did not get on"
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def config(toy_config: Config, quiet: Console) -> Config:
+    """With dropout on; micro-batches a multiple of 4, so that any of 1, 2 and 4 processes draws the same masks."""
+    config = with_settings(toy_config, batch={"multiple": 4})
+    prepare(config, quiet)
+    return config
+
+
+def in_folder(config: Config, folder: Path, **settings: Any) -> Config:
+    return with_settings(config, train={"dir": folder, **settings})
+
+
+def test_a_world_of_one_needs_nobody() -> None:
+    world, tensor = World(), torch.ones(3)
+    world.sum(tensor)
+    world.wait()
+    assert world.is_main
+    assert torch.equal(tensor, torch.ones(3))
+    assert world.told({"a": 1}) == {"a": 1}
+    assert (world.highest(7), world.any(False), world.share([1, 2])) == (7, False, [1, 2])
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_several_processes_train_the_run_that_one_trains(
+    config: Config, tmp_path: Path, quiet: Console, size: int
+) -> None:
+    one, several = in_folder(config, tmp_path / "one"), in_folder(config, tmp_path / "several")
+    train(one, quiet)
+    assert statuses(fork_world(size, lambda: train(several, quiet))) == [0] * size
+    assert_same_run(one.train.dir, several.train.dir)
+
+
+def test_without_dropout_any_number_of_processes_is_the_same_run(
+    toy_config: Config, tmp_path: Path, quiet: Console
+) -> None:
+    """Three processes cut every update in another way than one does."""
+    still = with_settings(toy_config, model={"dropout": 0.0})
+    one, three = in_folder(still, tmp_path / "one"), in_folder(still, tmp_path / "three")
+    train(one, quiet)
+    assert statuses(fork_world(3, lambda: train(three, quiet))) == [0] * 3
+    assert_same_run(one.train.dir, three.train.dir)
+
+
+def test_a_run_stops_on_two_processes_and_goes_on_with_one(config: Config, tmp_path: Path, quiet: Console) -> None:
+    one, changing = in_folder(config, tmp_path / "one"), in_folder(config, tmp_path / "changing")
+    train(one, quiet)
+    first = in_folder(config, tmp_path / "changing", updates=5, checkpoint_every=5)
+    assert statuses(fork_world(2, lambda: train(first, quiet))) == [0, 0]
+    train(changing, quiet)
+    assert_same_run(one.train.dir, changing.train.dir)
+
+
+def test_a_stop_asked_of_one_process_saves_and_stops_all(config: Config, tmp_path: Path, quiet: Console) -> None:
+    endless = in_folder(config, tmp_path / "run", updates=100_000, checkpoint_every=100_000)
+    children = fork_world(2, lambda: train(endless, quiet))
+    wait_for_updates(endless.train.dir, 4)
+    os.kill(children[1], signal.SIGTERM)
+    assert statuses(children, seconds=60) == [130, 130]
+    (checkpoint,) = resumable_checkpoints(endless.train.dir)
+    assert checkpoint.name == f"stop-{updates(endless.train.dir)[-1]['update']:08d}"
+
+
+def test_a_stop_asked_of_one_process_in_an_update_leaves_it_undone_in_all(
+    config: Config, tmp_path: Path, quiet: Console
+) -> None:
+    alone = start_or_resume(in_folder(config, tmp_path / "alone"), prepare(config, quiet), quiet)
+    rows = plan_batches(alone.lengths_N2, config.batch.tokens, config.seed, 0)[0]
+    expected = float(take_update(alone, rows)["loss"])
+
+    def work() -> None:
+        with joined(torch.device("cpu")) as world:
+            run = start_or_resume(in_folder(config, tmp_path / "run"), prepare(config, quiet), quiet, world)
+            before = [parameter.detach().clone() for parameter in run.model.parameters()]
+            asked = count()
+            with pytest.raises(Interrupted):
+                take_update(run, rows, lambda: world.rank == 1 and next(asked) > 0)
+            assert all(map(torch.equal, run.model.parameters(), before))
+            assert float(take_update(run, rows)["loss"]) == pytest.approx(expected, rel=TOLERANCE)
+
+    children = fork_world(2, work, tmp_path / "errors")
+    assert statuses(children, seconds=60) == [0, 0], (tmp_path / "errors").read_text()
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_lost_process_ends_the_others_and_costs_nothing_that_was_saved(
+    config: Config, tmp_path: Path, quiet: Console, lost: int
+) -> None:
+    endless = in_folder(config, tmp_path / "run", updates=100_000, checkpoint_every=10)
+    children = fork_world(2, lambda: train(endless, quiet), tmp_path / "errors")
+    wait_for_updates(endless.train.dir, 12)
+    os.kill(children[lost], signal.SIGKILL)
+    start = time.monotonic()
+    ended = statuses(children, seconds=60)
+    assert time.monotonic() - start < 60
+    assert ended[lost] == -signal.SIGKILL
+    assert ended[1 - lost] == 1
+    newest = load_checkpoint(resumable_checkpoints(endless.train.dir)[0], resume=True)
+    if lost == 1:
+        assert newest.path.name.startswith("stop-")
+        assert newest.state["update"] == updates(endless.train.dir)[-1]["update"]
+        assert "gone or silent" in (tmp_path / "errors").read_text()
+    until = newest.state["update"] + 3
+    resumed = in_folder(config, tmp_path / "run", updates=until, checkpoint_every=10)
+    assert statuses([fork(lambda: train(resumed, quiet))]) == [0]
+    assert [record["update"] for record in updates(endless.train.dir)] == list(range(1, until + 1))
+
+
+def test_a_process_that_hangs_ends_the_others(
+    config: Config, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mt.distributed.SILENCE", timedelta(seconds=3))
+    endless = in_folder(config, tmp_path / "run", updates=100_000, checkpoint_every=100_000)
+    children = fork_world(2, lambda: train(endless, quiet), tmp_path / "errors")
+    wait_for_updates(endless.train.dir, 4)
+    os.kill(children[1], signal.SIGSTOP)
+    assert statuses(children[:1], seconds=60) == [1]
+    os.kill(children[1], signal.SIGKILL)
+    assert statuses(children[1:]) == [-signal.SIGKILL]
+    assert "gone or silent" in (tmp_path / "errors").read_text()
+    (checkpoint,) = resumable_checkpoints(endless.train.dir)
+    assert checkpoint.name == f"stop-{updates(endless.train.dir)[-1]['update']:08d}"
+
+
+def test_a_settings_mistake_is_said_once(config: Config, tmp_path: Path, quiet: Console) -> None:
+    run = in_folder(config, tmp_path / "run", updates=4)
+    train(run, quiet)
+    changed = with_settings(run, optim={"warmup": 99})
+    assert statuses(fork_world(2, lambda: train(changed, quiet), tmp_path / "errors"), seconds=60)[0] == 2
+    assert (tmp_path / "errors").read_text().count("mt: ") == 1
+
+
+@pytest.mark.slow
+def test_the_command_starts_its_processes_and_names_the_one_that_died(toy_yaml: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "mt", "train", str(toy_yaml), "--processes", "2", "train.checkpoint_every=10"]
+    assert subprocess.run(command, check=False).returncode == 0
+    assert len(updates(run)) == 12
+    process = subprocess.Popen([*command, "train.updates=1000000"], text=True, stderr=subprocess.PIPE)
+    wait_for_updates(run, 20)
+    workers = [pid for pid in children_of(process.pid) if b"train" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    (second,) = [pid for pid in workers if b"\0RANK=1\0" in Path(f"/proc/{pid}/environ").read_bytes()]
+    os.kill(second, signal.SIGKILL)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "process 1 of 2 was ended by SIGKILL" in errors
+    assert "saved at update" in errors
+    assert "Traceback" not in errors
+
+
+def children_of(parent: int) -> list[int]:
+    return [int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]

@@ -1,0 +1,124 @@
+"""What holds on a CPU holds on a GPU. All of these need one and are skipped without it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import with_settings
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from mt import Translator
+from mt.checkpoint import load_checkpoint, resumable_checkpoints
+from mt.config import Config
+from mt.console import Console
+from mt.data.batches import plan_batches
+from mt.data.prepare import prepare
+from mt.train.loop import train
+from mt.train.run import Run, start_or_resume
+from mt.train.update import take_update
+
+pytestmark = pytest.mark.gpu
+
+DEVICE = "cuda"
+
+
+@pytest.fixture(autouse=True)
+def _leave_no_mode_on() -> Iterator[None]:
+    yield
+    torch.use_deterministic_algorithms(False)
+    torch.cuda.set_sync_debug_mode("default")
+
+
+def new_run(config: Config, quiet: Console) -> Run:
+    return start_or_resume(config, prepare(config, quiet), quiet)
+
+
+def losses(run: Run, updates: int = 20) -> list[float]:
+    """Of that many updates, as many as the toy language has in three epochs."""
+    config, found = run.config, []
+    plans = [plan_batches(run.lengths_N2, config.batch.tokens, config.seed, epoch) for epoch in range(3)]
+    for rows in [rows for plan in plans for rows in plan][:updates]:
+        found.append(take_update(run, rows)["loss"])
+        run.update += 1
+    return [float(loss) for loss in found]
+
+
+def still(config: Config, **train: object) -> Config:
+    """Without dropout, whose masks differ between a CPU, a GPU and compiled layers, and at a rate that is not wild."""
+    return with_settings(config, model={"dropout": 0.0}, optim={"warmup": 400}, train=train)
+
+
+def test_training_has_the_losses_of_the_cpu(toy_config: Config, quiet: Console) -> None:
+    gpu, cpu = (losses(new_run(still(toy_config, device=device), quiet)) for device in (DEVICE, "cpu"))
+    assert gpu == pytest.approx(cpu, rel=1e-4)
+
+
+@pytest.mark.parametrize("compiled", [False, True], ids=["plain", "compiled"])
+def test_bfloat16_follows_float32(toy_config: Config, quiet: Console, compiled: bool) -> None:
+    """Each loss of twenty updates within one in a hundred."""
+    exact = losses(new_run(still(toy_config, device=DEVICE), quiet))
+    rough = losses(new_run(still(toy_config, device=DEVICE, precision="bfloat16", compile=compiled), quiet))
+    assert rough == pytest.approx(exact, rel=1e-2)
+
+
+@pytest.mark.parametrize("compiled", [False, True], ids=["plain", "compiled"])
+def test_a_resumed_run_is_the_uninterrupted_run_bit_for_bit(
+    toy_config: Config, tmp_path: Path, quiet: Console, compiled: bool
+) -> None:
+    """With dropout, bfloat16 and the stop in the middle of an epoch."""
+    settings = {"device": DEVICE, "precision": "bfloat16", "compile": compiled}
+    straight = with_settings(toy_config, train={"dir": tmp_path / "straight", **settings})
+    train(straight, quiet)
+    resumed = with_settings(toy_config, train={"dir": tmp_path / "resumed", **settings})
+    train(with_settings(resumed, train={"updates": 5}), quiet)
+    train(resumed, quiet)
+    expected, found = (load_checkpoint(resumable_checkpoints(c.train.dir)[0]) for c in (straight, resumed))
+    assert found.weights.keys() == expected.weights.keys()
+    assert all(torch.equal(weight, expected.weights[name]) for name, weight in found.weights.items())
+
+
+@pytest.mark.parametrize("compiled", [False, True], ids=["plain", "compiled"])
+def test_an_update_never_waits_for_the_gpu(toy_config: Config, quiet: Console, compiled: bool) -> None:
+    config = with_settings(
+        toy_config,
+        optim={"clip_norm": 1.0},
+        train={"device": DEVICE, "precision": "bfloat16", "ema": 0.9, "compile": compiled},
+    )
+    run = new_run(config, quiet)
+    plan = plan_batches(run.lengths_N2, config.batch.tokens, config.seed, 0)
+    for rows in plan:  # kernels are loaded, layers compiled
+        take_update(run, rows)
+    torch.cuda.set_sync_debug_mode("error")
+    for rows in plan:
+        take_update(run, rows)
+
+
+def test_attention_needs_none_but_fused_kernels(toy_config: Config, quiet: Console) -> None:
+    run = new_run(with_settings(toy_config, train={"device": DEVICE, "precision": "bfloat16"}), quiet)
+    with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION]):
+        losses(run, updates=3)
+
+
+def test_out_of_memory_halves_the_passes_and_changes_no_loss(toy_config: Config, quiet: Console) -> None:
+    config = with_settings(still(toy_config, device=DEVICE), batch={"tokens": 10**6, "micro_tokens": 10**6})
+    run = new_run(config, quiet)
+    (rows,) = plan_batches(run.lengths_N2, config.batch.tokens, config.seed, 0)
+    rows = rows.repeat(400)  # some 300,000 pieces
+    expected = float(take_update(new_run(config, quiet), rows)["loss"])
+    torch.cuda.empty_cache()
+    room = torch.cuda.memory_reserved() + 500 * 2**20
+    torch.cuda.set_per_process_memory_fraction(room / torch.cuda.get_device_properties(0).total_memory)
+    try:
+        record = take_update(run, rows)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert run.halvings > 0
+    assert float(record["loss"]) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("beam", [1, 4])
+def test_translations_in_float32_are_the_cpus(toy_run: Path, toy_text: Path, beam: int) -> None:
+    lines = (toy_text / "test.en").read_text(encoding="utf-8").splitlines()
+    gpu, cpu = (Translator(toy_run, device=device, decode={"beam": beam})(lines) for device in (DEVICE, "cpu"))
+    assert gpu == cpu

@@ -1,0 +1,611 @@
+"""Preparing: every pair accounted for, nothing half-written, the same bytes whatever happens on the way."""
+
+import bz2
+import gzip
+import json
+import lzma
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from mt.config import CleanConfig, Config, DataConfig, Source, dump_config
+from mt.console import Advance, Console
+from mt.data.prepare import Prepared, open_prepared, prepare
+from mt.data.tokenizer import EOS
+from mt.errors import DataError
+
+SHARED_DATA = Path(__file__).parents[3] / "shared" / "data"
+
+
+class Listener(Console):
+    """A console that remembers what it was told."""
+
+    def __init__(self) -> None:
+        super().__init__(quiet=True)
+        self.heard: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.heard.append(text)
+
+    warn = say
+
+
+def config_for(folder: Path, text: Path, **data) -> Config:
+    names = {"train": str(text / "train"), "valid": str(text / "valid"), "test": str(text / "test")}
+    return Config(data=DataConfig.model_validate({"dir": folder / "data", "vocab_size": 320, **names, **data}))
+
+
+def changed(config: Config, **data) -> Config:
+    return config.model_copy(update={"data": config.data.model_copy(update=data)})
+
+
+@pytest.fixture
+def config(toy_text, tmp_path) -> Config:
+    return config_for(tmp_path, toy_text)
+
+
+@pytest.fixture
+def own_text(toy_text, tmp_path) -> Path:
+    """The toy text where a test may change it."""
+    shutil.copytree(toy_text, tmp_path / "text")
+    return tmp_path / "text"
+
+
+def lines(path: Path) -> list[str]:
+    return path.read_text("utf-8").removesuffix("\n").split("\n")
+
+
+def append(path: Path, text: str | bytes) -> None:
+    with open(path, "ab") as file:
+        file.write(text if isinstance(text, bytes) else text.encode())
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def training_text(prepared: Prepared) -> list[tuple[str, str]]:
+    sides = (prepared.train.source, prepared.train.target)
+    source, target = (prepared.tokenizer.decode([ids.tolist() for ids in side]) for side in sides)
+    return list(zip(source, target, strict=True))
+
+
+# --- What comes out ----------------------------------------------------------------------------------------------
+
+
+def test_training_pairs_come_out_as_they_went_in(config, toy_text, quiet):
+    prepared = prepare(config, quiet)
+    assert training_text(prepared) == list(zip(lines(toy_text / "train.en"), lines(toy_text / "train.de"), strict=True))
+    assert all(ids[-1] == EOS for ids in prepared.train.source)
+
+
+def test_validation_and_test_text_is_kept_verbatim(config, toy_text, quiet):
+    prepared = prepare(config, quiet)
+    for split in ("valid", "test"):
+        assert prepared.text(split) == (lines(toy_text / f"{split}.en"), lines(toy_text / f"{split}.de"))
+    assert len(prepared.valid) == len(lines(toy_text / "valid.en"))
+
+
+def test_validation_and_test_pairs_are_never_dropped(own_text, tmp_path, quiet):
+    for split in ("valid", "test"):
+        append(own_text / f"{split}.en", "\nsame\nsame\nbell\x07\nbroken\n" + "long " * 400 + "\n")
+        append(own_text / f"{split}.de", b"leer\nsame\nsame\nGlocke\nkap\xf6tt\nlang\n")
+    config = config_for(tmp_path, own_text)
+    console = Listener()
+    prepared = prepare(config, console)
+    for split in ("valid", "test"):
+        source, target = prepared.text(split)
+        assert source[-6:] == ["", "same", "same", "bell\x07", "broken", "long " * 400]
+        assert target[-6:] == ["leer", "same", "same", "Glocke", "kap\ufffdtt", "lang"]
+        assert sum("1 lines that are not UTF-8" in text for text in console.heard) == 2
+    assert len(prepared.valid) == len(prepared.text("valid")[0])
+
+
+def test_line_feeds_inside_fields_become_spaces(own_text, tmp_path, quiet):
+    row = json.dumps({"en": "two\nlines", "de": "zwei\r\nZeilen"})
+    (own_text / "valid.jsonl").write_text(row + "\n")
+    prepared = prepare(config_for(tmp_path, own_text, valid=str(own_text / "valid.jsonl")), quiet)
+    assert prepared.text("valid") == (["two lines"], ["zwei Zeilen"])
+    assert prepared.manifest["sources"]["valid"][0]["line_feeds"] == 2
+
+
+def test_a_config_without_test_pairs_has_none(config, quiet):
+    assert prepare(changed(config, test=()), quiet).text("test") == ([], [])
+
+
+def test_the_other_direction_swaps_the_sides(config, quiet):
+    forth = training_text(prepare(config, quiet))
+    back = training_text(prepare(changed(config, src="de", tgt="en"), quiet))
+    assert back == [(target, source) for source, target in forth]
+
+
+def test_several_sources_follow_one_another(own_text, tmp_path, quiet):
+    (own_text / "more.tsv").write_text("a man walks\tein Mann geht\n", "utf-8")
+    config = config_for(tmp_path, own_text, train=[str(own_text / "train"), str(own_text / "more.tsv")])
+    prepared = prepare(config, quiet)
+    assert training_text(prepared)[-1] == ("a man walks", "ein Mann geht")
+    assert [source["read"] for source in prepared.manifest["sources"]["train"]] == [100, 1]
+
+
+@pytest.mark.parametrize(("weight", "low", "high"), [(1, 100, 100), (3, 300, 300), (0.5, 30, 70), (2.5, 230, 270)])
+def test_a_source_counts_as_often_as_its_weight_says(config, toy_text, quiet, weight, low, high):
+    weighted = changed(config, train=(Source(prefix=str(toy_text / "train"), weight=weight),))
+    pairs = training_text(prepare(weighted, quiet))
+    assert low <= len(pairs) <= high
+    times = [pairs.count(pair) for pair in set(pairs)]
+    assert set(times) <= {int(weight), int(np.ceil(weight))}
+
+
+def test_every_layout_in_one_config(tmp_path, toy_text, quiet):
+    """Eight pairs in eight layouts, each with something that makes careless readers slip."""
+    english = [f"number {number} {strange}" for number, strange in enumerate(STRANGE)]
+    german = [f"Nummer {number} {strange}" for number, strange in enumerate(STRANGE)]
+    rows = list(zip(english, german, strict=True))
+    for side, language in enumerate(("en", "de")):
+        text = [row[side].encode() for row in rows]
+        (tmp_path / f"windows.{language}").write_bytes(b"\xef\xbb\xbf" + text[0] + b"\r\n")
+        (tmp_path / f"archive.{language}.gz").write_bytes(gzip.compress(text[1] + b"\n"))
+        (tmp_path / f"archive2.{language}.xz").write_bytes(lzma.compress(text[2]))
+        (tmp_path / f"empty.{language}").write_bytes(b"")
+    (tmp_path / "a.tsv").write_text(f"de\tid\ten\n{german[3]}\t7\t{english[3]}\n", "utf-8")
+    (tmp_path / "b.tsv").write_text(f'"{english[4]}"\t"{german[4]}"\n', "utf-8")
+    (tmp_path / "c.jsonl.bz2").write_bytes(bz2.compress(json.dumps({"en": english[5], "de": german[5]}).encode()))
+    translation = [{"de": german[6], "en": english[6]}]
+    pyarrow.parquet.write_table(pyarrow.table({"translation": translation}), tmp_path / "d.parquet")
+    (tmp_path / "folder").mkdir()
+    shutil.copy(tmp_path / "d.parquet", tmp_path / "folder" / "train.parquet")
+    train = [
+        *(str(tmp_path / name) for name in ("windows", "archive", "archive2", "empty", "a.tsv")),
+        {"pairs": str(tmp_path / "b.tsv"), "quoted": True},
+        *(str(tmp_path / name) for name in ("c.jsonl.bz2", "d.parquet")),
+        {"dataset": str(tmp_path / "folder")},
+        str(toy_text / "train"),
+    ]
+    prepared = prepare(config_for(tmp_path, toy_text, train=train, vocab_size=400), quiet)
+    assert training_text(prepared)[:7] == rows
+    assert prepared.manifest["dropped"] == {"duplicate": 1}, "the folder holds the pair of d.parquet"
+
+
+STRANGE = ["emoji 👩‍👩‍👧", "e\u0301 and é", "U+2028 \u2028 inside", 'a "quote"', "tab\tinside", "\u2581", "ﬁ ½"]
+
+
+def test_the_origin_of_every_pair_leads_back_to_its_text(toy_text, tmp_path, quiet, monkeypatch):
+    """Through chunks, drops of each kind, duplicates within and across sources, weights and layouts."""
+    for module in ("sources", "build"):
+        monkeypatch.setattr(f"mt.data.{module}.CHUNK", 7)
+    pairs = [(f"number {number}", f"Nummer {number}") for number in range(1, 61)]
+    pairs[4:8] = [("", "leer"), ("copy", "copy"), ("long " * 100, "lang " * 100), ("x", "q w y z v j " * 3)]
+    text = [*pairs[:20], *pairs[10:20], *pairs[20:30]]
+    for side, language in enumerate(("en", "de")):
+        (tmp_path / f"text.{language}").write_text("".join(f"{pair[side]}\n" for pair in text), "utf-8")
+    table = [("en", "de"), *pairs[25:35], ("broken row",), *pairs[35:40]]
+    (tmp_path / "table.tsv").write_text("".join("\t".join(row) + "\n" for row in table), "utf-8")
+    rows = [json.dumps({"en": pair[0], "de": pair[1]}) for pair in pairs[30:]]
+    (tmp_path / "rows.jsonl").write_text("\n".join(rows[:20]), "utf-8")
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "train.jsonl").write_text("\n".join(rows), "utf-8")
+    train = [
+        {"prefix": str(tmp_path / "text"), "weight": 0.5},
+        str(tmp_path / "table.tsv"),
+        {"pairs": str(tmp_path / "rows.jsonl"), "weight": 2.5},
+        {"dataset": str(tmp_path / "set")},
+    ]
+    prepared = prepare(config_for(tmp_path, toy_text, train=train, clean=CleanConfig(max_pieces=60)), quiet)
+
+    named = {"text": text, "table.tsv": table, "rows.jsonl": pairs[30:50], "set train": pairs[30:]}
+    places = {f"{tmp_path}/{name}:{line}": pair for name, of in named.items() for line, pair in enumerate(of, 1)}
+    origins = prepared.origin(range(len(prepared.train)))
+    assert [places[origin] for origin in origins] == training_text(prepared)
+    assert {origin.split(":")[0] for origin in origins} == {f"{tmp_path}/{name}" for name in named}
+    assert prepared.manifest["dropped"] == {
+        "duplicate": 10 + 5 + 10 + 20,
+        **dict.fromkeys(("empty side", "source equals target", "too long", "length ratio", "not 2 columns"), 1),
+    }
+
+
+# --- What is dropped ---------------------------------------------------------------------------------------------
+
+
+MESSY_ENGLISH = [
+    b"a man",
+    b"",
+    b"Berlin",
+    b"a man",
+    b"bell\x07",
+    b"caf\xe9",
+    b"long " * 100,
+    b"short",
+    b"fine \xe2\x80\xa8 text",
+]
+MESSY_GERMAN = [
+    b"ein Mann",
+    b"leer",
+    b"Berlin",
+    b"ein Mann",
+    b"Glocke",
+    b"Kaffee",
+    b"lang " * 90,
+    b"viele Worte " * 4,
+    b"guter Text",
+]
+
+
+@pytest.fixture
+def messy_text(own_text) -> Path:
+    append(own_text / "train.en", b"".join(line + b"\r\n" for line in MESSY_ENGLISH))
+    append(own_text / "train.de", b"".join(line + b"\n" for line in MESSY_GERMAN))
+    return own_text
+
+
+def test_every_pair_is_kept_or_dropped_for_one_counted_reason(messy_text, tmp_path):
+    console = Listener()
+    prepared = prepare(config_for(tmp_path, messy_text, clean=CleanConfig(max_pieces=60, max_ratio=4)), console)
+    reasons = ("empty side", "source equals target", "duplicate", "control character", "invalid UTF-8")
+    assert prepared.manifest["dropped"] == {**dict.fromkeys(reasons, 1), "too long": 1, "length ratio": 1}
+    assert len(prepared.train) == 109 - 7
+    assert training_text(prepared)[-1] == ("fine \u2028 text", "guter Text")
+    assert any(text.startswith("102 of 109 training pairs kept; dropped 1 control character") for text in console.heard)
+
+
+def test_dropped_pairs_can_be_read_with_their_place(messy_text, tmp_path, quiet):
+    prepare(config_for(tmp_path, messy_text, clean=CleanConfig(max_pieces=60, max_ratio=4)), quiet)
+    rows = [line.split("\t") for line in lines(tmp_path / "data" / "dropped.tsv")]
+    assert ["empty side", f"{messy_text}/train:102", "", "leer"] in rows
+    assert ["invalid UTF-8", f"{messy_text}/train:106", r"caf\udce9", "Kaffee"] in rows
+    assert [row[1].split(":")[-1] for row in rows if row[0] == "length ratio"] == ["108"]
+
+
+def test_a_rule_that_is_off_drops_nothing(messy_text, tmp_path, quiet):
+    rules = CleanConfig(
+        empty=False, invalid_utf8=False, control=False, copies=False, duplicates=False, max_pieces=2000, max_ratio=0
+    )
+    prepared = prepare(config_for(tmp_path, messy_text, clean=rules), quiet)
+    assert prepared.manifest["dropped"] == {}
+    assert ("caf\ufffd", "Kaffee") in training_text(prepared)
+
+
+def test_no_pair_left_is_an_error_that_says_why_and_leaves_nothing(own_text, tmp_path, quiet):
+    config = config_for(tmp_path, own_text, train=str(own_text / "valid"), clean=CleanConfig(max_pieces=1))
+    with pytest.raises(DataError, match="no training pair is left: 10 too long"):
+        prepare(config, quiet)
+    for name in ("train.en", "train.de"):
+        (own_text / name).write_bytes(b"")
+    with pytest.raises(DataError, match="no training pair is left: the sources are empty"):
+        prepare(config_for(tmp_path, own_text), quiet)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".data.lock", "text"]
+
+
+def test_empty_validation_text_is_an_error(own_text, tmp_path, quiet):
+    for name in ("valid.en", "valid.de"):
+        (own_text / name).write_bytes(b"")
+    with pytest.raises(DataError, match=r"valid: no pairs; data\.valid names it"):
+        prepare(config_for(tmp_path, own_text), quiet)
+
+
+def test_a_sentence_longer_than_a_batch_is_named(own_text, tmp_path, quiet):
+    append(own_text / "valid.en", "long " * 300 + "\n")
+    append(own_text / "valid.de", "lang\n")
+    config = config_for(tmp_path, own_text)
+    small = config.model_copy(update={"batch": config.batch.model_copy(update={"tokens": 200})})
+    with pytest.raises(DataError, match=r"validation pair 11 has [\d,]+ pieces on one side, but a batch holds 200"):
+        prepare(small, quiet)
+
+
+# --- Done already, or not any more -------------------------------------------------------------------------------
+
+
+def test_what_is_prepared_is_not_prepared_again(config):
+    prepare(config, Console(quiet=True))
+    before = {path: path.stat().st_mtime_ns for path in config.data.dir.rglob("*")}
+    console = Listener()
+    prepare(config, console)
+    assert console.heard == [f"{config.data.dir}: already prepared"]
+    assert {path: path.stat().st_mtime_ns for path in config.data.dir.rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"vocab_size": 330}, "data.vocab_size: 320 -> 330"),
+        ({"clean": CleanConfig(max_pieces=100)}, "data.clean.max_pieces: 256 -> 100"),
+        ({"test": ()}, "data.test"),
+    ],
+)
+def test_a_changed_setting_is_named_and_prepared_anew(config, quiet, change, said):
+    prepare(config, quiet)
+    console = Listener()
+    prepare(changed(config, **change), console)
+    assert console.heard[0] == f"{config.data.dir}: preparing again, changed: {said}"
+
+
+def test_data_of_another_version_are_prepared_anew(config, quiet):
+    before = prepare(config, quiet).fingerprint
+    manifest = config.data.dir / "manifest.json"
+    manifest.write_text(manifest.read_text("utf-8").replace('"format": 2', '"format": 1'), "utf-8")
+    with pytest.raises(DataError, match="was prepared by another version of mt; run mt prepare"):
+        open_prepared(config.data.dir)
+    console = Listener()
+    assert prepare(config, console).fingerprint == before
+    assert console.heard[0] == f"{config.data.dir}: preparing again, another version of mt did it"
+
+
+def test_a_changed_source_is_named_and_prepared_anew(own_text, tmp_path, quiet):
+    config = config_for(tmp_path, own_text)
+    before = prepare(config, quiet).fingerprint
+    for language in ("en", "de"):
+        append(own_text / f"train.{language}", f"new {language}\n")
+    console = Listener()
+    assert prepare(config, console).fingerprint != before
+    assert console.heard[0] == f"{config.data.dir}: preparing again, changed: {own_text}/train"
+
+
+def test_a_source_only_touched_is_no_change(own_text, tmp_path, quiet):
+    config = config_for(tmp_path, own_text)
+    prepare(config, quiet)
+    os.utime(own_text / "train.en")
+    console = Listener()
+    prepare(config, console)
+    assert console.heard == [f"{config.data.dir}: already prepared"]
+
+
+def test_prepared_data_do_without_their_sources(own_text, tmp_path, quiet):
+    config = config_for(tmp_path, own_text)
+    prepare(config, quiet)
+    shutil.rmtree(own_text)
+    console = Listener()
+    assert len(prepare(config, console).train) == 100
+    assert "no such file" in console.heard[0]
+    assert "as it was prepared" in console.heard[0]
+
+
+def test_a_given_tokenizer_is_used_and_another_one_noticed(config, own_text, tmp_path, quiet):
+    first = prepare(config, quiet)
+    given = tmp_path / "given.model"
+    given.write_bytes(first.tokenizer.model_bytes)
+    append(own_text / "train.en", "a cat runs .\n")
+    append(own_text / "train.de", "eine Katze rennt .\n")
+    other = config_for(tmp_path / "other", own_text, tokenizer=str(given))
+    second = prepare(other, quiet)
+    assert second.tokenizer.fingerprint == first.tokenizer.fingerprint
+    assert len(second.train) == len(first.train) + 1
+    smaller = prepare(config_for(tmp_path / "smaller", own_text, vocab_size=300), quiet)
+    given.write_bytes(smaller.tokenizer.model_bytes)
+    assert prepare(other, quiet).tokenizer.fingerprint == smaller.tokenizer.fingerprint
+    given.unlink()
+    assert prepare(other, quiet).tokenizer.fingerprint == smaller.tokenizer.fingerprint
+
+
+def test_a_given_tokenizer_that_is_not_there_is_said(config, quiet):
+    with pytest.raises(DataError, match=r"none\.model: cannot be read"):
+        prepare(changed(config, tokenizer="none.model"), quiet)
+    with pytest.raises(DataError, match=r"data\.tokenizer .*test_prepare\.py: .* not a sentencepiece model"):
+        prepare(changed(config, tokenizer=__file__), quiet)
+
+
+def test_a_failed_attempt_leaves_the_old_data_in_place(own_text, tmp_path, quiet):
+    config = config_for(tmp_path, own_text)
+    prepare(config, quiet)
+    before = contents(config.data.dir)
+    append(own_text / "train.en", "one line too many\n")
+    with pytest.raises(DataError, match="first line without a partner"):
+        prepare(config, quiet)
+    assert contents(config.data.dir) == before
+
+
+def test_a_source_that_changes_while_it_is_read_is_refused(own_text, tmp_path):
+    class Meddler(Listener):
+        @contextmanager
+        def track(self, description: str, total: int | None = None, unit: str = "lines") -> Iterator[Advance]:
+            append(own_text / "train.en", "late\n")
+            append(own_text / "train.de", "spät\n")
+            yield lambda count, share=0.0: None
+
+    with pytest.raises(DataError, match=r"train\.en changed while it was read"):
+        prepare(config_for(tmp_path, own_text), Meddler())
+    assert not (tmp_path / "data").exists()
+
+
+# --- The folder --------------------------------------------------------------------------------------------------
+
+
+def test_the_manifest_accounts_for_sources_settings_and_files(config, toy_text, quiet):
+    manifest = prepare(config, quiet).manifest
+    assert manifest == json.loads((config.data.dir / "manifest.json").read_text("utf-8"))
+    source = manifest["sources"]["train"][0]
+    assert (source["read"], source["kept"]) == (100, 100)
+    assert [file["path"] for file in source["files"]] == [str(toy_text / "train.en"), str(toy_text / "train.de")]
+    assert all(len(file["sha256"]) == 64 for file in source["files"])
+    assert manifest["settings"]["vocab_size"] == 320
+    assert set(manifest["versions"]) == {"mt", "sentencepiece"}
+    assert set(manifest["files"]) == set(contents(config.data.dir)) - {"manifest.json"}
+
+
+def test_the_fingerprint_stands_for_what_training_sees(config, tmp_path, quiet):
+    first = prepare(config, quiet).fingerprint
+    assert prepare(changed(config, dir=tmp_path / "elsewhere"), quiet).fingerprint == first
+    assert prepare(changed(config, dir=tmp_path / "third", vocab_size=330), quiet).fingerprint != first
+
+
+def test_a_folder_that_holds_other_things_is_left_alone(config, quiet):
+    config.data.dir.mkdir()
+    thesis = config.data.dir / "thesis.tex"
+    thesis.write_text("precious")
+    for place in (config.data.dir, thesis):
+        with pytest.raises(DataError, match="is no folder of prepared data"):
+            prepare(changed(config, dir=place), quiet)
+    assert thesis.read_text() == "precious"
+
+
+def test_an_empty_folder_is_taken(config, quiet):
+    config.data.dir.mkdir()
+    assert len(prepare(config, quiet).train) == 100
+
+
+def test_a_link_to_another_place_stays_a_link(config, tmp_path, quiet):
+    (tmp_path / "far").mkdir()
+    config.data.dir.symlink_to(tmp_path / "far")
+    prepare(config, quiet)
+    assert config.data.dir.is_symlink()
+    assert (tmp_path / "far" / "manifest.json").exists()
+
+
+def test_nothing_prepared_is_said(tmp_path):
+    with pytest.raises(DataError, match="holds no prepared data; run mt prepare"):
+        open_prepared(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["train/source.ids.npy", "tokenizer.model", "valid/target.txt"])
+def test_damage_is_named(config, quiet, name):
+    prepare(config, quiet)
+    path = config.data.dir / name
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(DataError, match=f"{name} is missing or cut short"):
+        open_prepared(config.data.dir)
+
+
+def test_a_broken_manifest_is_named(config, quiet):
+    prepare(config, quiet)
+    (config.data.dir / "manifest.json").write_text("{")
+    with pytest.raises(DataError, match=r"manifest\.json cannot be read"):
+        open_prepared(config.data.dir)
+
+
+def test_a_place_that_cannot_be_written_is_one_sentence(config, tmp_path, quiet):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="cannot be written: Not a directory"):
+        prepare(changed(config, dir=tmp_path / "file" / "deep" / "data"), quiet)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write anywhere")
+def test_a_read_only_place_is_one_sentence(config, tmp_path, quiet):
+    (tmp_path / "locked").mkdir(mode=0o555)
+    with pytest.raises(DataError, match="cannot be written: Permission denied"):
+        prepare(changed(config, dir=tmp_path / "locked" / "data"), quiet)
+
+
+# --- Other processes: killed, out of room, at the same time --------------------------------------------------------
+
+RUN = """
+import os, signal, sys
+from pathlib import Path
+from mt.config import load_config
+from mt.console import Console
+from mt.data.prepare import prepare
+from mt.errors import MtError
+
+config, victim, calls = sys.argv[1], sys.argv[2], int(sys.argv[3])
+
+def deadly(function):
+    def counted(*args, **named):
+        global calls
+        calls -= 1
+        if calls == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*args, **named)
+    return counted
+
+if victim == "track":
+    Console.track = deadly(Console.track)
+elif victim == "rename":
+    Path.rename = deadly(Path.rename)
+elif victim == "fsync":
+    os.fsync = deadly(os.fsync)
+try:
+    prepare(load_config(config), Console())
+except MtError as error:
+    sys.exit(str(error))
+assert not {"datasets", "torch"} & set(sys.modules)
+"""
+
+
+def command(config: Config, victim: str = "", calls: int = 0) -> list[str]:
+    path = config.data.dir.with_suffix(".yaml")
+    path.write_text(dump_config(config), "utf-8")
+    return [sys.executable, "-c", RUN, str(path), victim, str(calls)]
+
+
+def run(arguments: list[str], **options) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(arguments, capture_output=True, text=True, check=False, **options)
+
+
+@pytest.mark.parametrize(
+    ("victim", "calls"),
+    [("track", 1), ("track", 2), ("track", 3), ("fsync", 1), ("fsync", 12), ("rename", 1), ("rename", 2)],
+)
+def test_killed_at_any_stage_and_run_again_gives_the_same_bytes(config, tmp_path, quiet, victim, calls):
+    prepare(changed(config, dir=tmp_path / "undisturbed"), quiet)
+    old = prepare(changed(config, vocab_size=300), quiet)  # what the killed run was to replace
+    killed = run(command(config, victim, calls))
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    if config.data.dir.exists():
+        assert open_prepared(config.data.dir).fingerprint == old.fingerprint
+    again = run(command(config))
+    assert again.returncode == 0, again.stderr
+    assert contents(config.data.dir) == contents(tmp_path / "undisturbed")
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "data",
+        "data.yaml",
+        "undisturbed",
+        ".data.lock",
+        ".undisturbed.lock",
+    }
+
+
+def test_two_runs_at_once_share_the_work(config, tmp_path):
+    processes = [subprocess.Popen(command(config), stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    errors = [process.communicate()[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0], errors
+    assert sum(": preparing" in error for error in errors) == 1
+    assert len(open_prepared(config.data.dir).train) == 100
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(config, tmp_path):
+    def small_files_only() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, 4_000))
+
+    failed = run(command(config), preexec_fn=small_files_only)
+    assert failed.returncode == 1
+    assert failed.stderr.splitlines()[-1] == (
+        f"{config.data.dir} cannot be written: File too large; make room, or set data.dir to another place"
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".data.lock", "data.yaml"]
+
+
+def test_interrupting_leaves_nothing(config, tmp_path):
+    class Impatient(Listener):
+        @contextmanager
+        def track(self, description: str, total: int | None = None, unit: str = "lines") -> Iterator[Advance]:
+            raise KeyboardInterrupt
+            yield  # pragma: no cover
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare(config, Impatient())
+    assert [path.name for path in tmp_path.iterdir()] == [".data.lock"]
+
+
+# --- Real text ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not SHARED_DATA.exists(), reason="the real text is not here")
+def test_real_text_comes_out_as_it_went_in(tmp_path, quiet):
+    text = SHARED_DATA / "chat"
+    names = {"train": str(text / "train"), "valid": str(text / "valid")}
+    config = Config(data=DataConfig.model_validate({"dir": tmp_path / "data", "vocab_size": 4000, **names}))
+    prepared = prepare(config, quiet)
+    read = prepared.manifest["sources"]["train"][0]["read"]
+    assert read == 13_845
+    assert len(prepared.train) + sum(prepared.manifest["dropped"].values()) == read
+    with lzma.open(text / "train.en.xz", "rt", encoding="utf-8", newline="\n") as file:
+        english = {line.rstrip("\r\n") for line in file}
+    assert {source for source, _ in training_text(prepared)} <= english

@@ -1,0 +1,192 @@
+"""What goes wrong in a run: it is found, named, survived where it can be, and never costs the last good checkpoint."""
+
+import json
+import math
+import os
+import resource
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import fork, statuses, with_settings
+
+from mt.checkpoint import load_checkpoint, resumable_checkpoints, step_name, stop_name
+from mt.config import Config
+from mt.console import Console
+from mt.data.batches import plan_batches
+from mt.data.prepare import prepare
+from mt.errors import UsageError
+from mt.train.folder import locked
+from mt.train.loop import DivergedError, Report, take_updates, train
+from mt.train.metrics import MetricsLog, read_metrics
+from mt.train.run import Run, start_or_resume
+from mt.train.stop import Interrupted, StopRequest
+from mt.train.update import accumulate_own, cut
+
+
+def test_the_batch_of_a_loss_that_is_no_number_is_named(toy_config: Config, quiet: Console) -> None:
+    with pytest.raises(DivergedError, match=r"update \d+: loss .* training pairs \S*train:\d+, \S*train:\d+"):
+        train(with_settings(toy_config, optim={"scale": 1e30}), quiet)
+    listing = json.loads((toy_config.train.dir / "diverged.json").read_text())
+    for pair in listing["pairs"]:
+        prefix, line = pair["origin"].rsplit(":", 1)
+        for language, side in (("en", "source"), ("de", "target")):
+            assert Path(f"{prefix}.{language}").read_text().split("\n")[int(line) - 1] == pair[side]
+    updates = [record["update"] for record in read_metrics(toy_config.train.dir / "metrics.jsonl")]
+    assert all(update < listing["update"] for update in updates)
+
+
+def test_a_loss_that_rises_is_warned_of(
+    toy_config: Config, quiet: Console, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    run = start_or_resume(toy_config, prepare(toy_config, quiet), quiet)
+    report = Report(run, MetricsLog(tmp_path / "metrics.jsonl", 0), Console(quiet=True))
+    record = {"tokens": 100, "seconds": 1.0, "padding": 0.0, "rate": 0.1, "gradient_norm": 1.0}
+    for update, loss in enumerate((5.0, 3.0, 3.1, 4.0), 1):
+        report.add({**record, "update": update, "loss": loss}, torch.arange(2).numpy())
+        report.write()
+    assert capsys.readouterr().err.count("warning") == 1
+    assert math.isclose(report.lowest, 3.0)
+
+
+def test_memory_that_runs_out_halves_the_micro_batches_and_not_the_update(
+    toy_config: Config, tmp_path: Path, quiet: Console
+) -> None:
+    """In a process allowed too little address space for the whole batch at once; the loss is the same."""
+    config = with_settings(
+        toy_config,
+        model={"dropout": 0.0, "d_ff": 50_000},
+        batch={"tokens": 700, "micro_tokens": 700},
+    )
+    run = start_or_resume(config, prepare(config, quiet), quiet)
+    rows = plan_batches(run.lengths_N2, 700, 1, 0)[0]
+    tokens = int(run.lengths_N2[rows, 1].sum())
+    result = tmp_path / "result.json"
+
+    def work() -> None:
+        allow_more_address_space(150 * 2**20)
+        loss = accumulate_own(run, cut(run, rows), tokens)
+        result.write_text(json.dumps({"loss": float(loss), "halvings": run.halvings}))
+
+    assert statuses([fork(work, tmp_path / "errors")]) == [0], (tmp_path / "errors").read_text()
+    found = json.loads(result.read_text())
+    assert found["halvings"] > 0
+    assert found["loss"] == pytest.approx(float(accumulate_own(run, cut(run, rows), tokens)), rel=1e-5)
+
+
+def allow_more_address_space(amount: int) -> None:
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + amount, used + amount))
+
+
+@pytest.mark.parametrize("rehearsed", [True, False])
+def test_a_full_disk_never_costs_the_last_good_checkpoint(
+    toy_config: Config, tmp_path: Path, quiet: Console, rehearsed: bool
+) -> None:
+    """A limit on the size of files stands for the disk: it lets through half of what a checkpoint needs."""
+    short = with_settings(toy_config, train={"updates": 4})
+    train(short, quiet)
+    (good,) = resumable_checkpoints(toy_config.train.dir)
+    half = (good / "optimizer.safetensors").stat().st_size // 2
+
+    def work() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (half, half))
+        if rehearsed:
+            train(toy_config, quiet)
+        run = start_or_resume(toy_config, prepare(toy_config, quiet), quiet)
+        take_all_updates(run)
+
+    assert statuses([fork(work, tmp_path / "errors")]) == [1]
+    assert "earlier ones are intact" in (tmp_path / "errors").read_text()
+    assert load_checkpoint(good, resume=True).state["update"] == 4
+    train(toy_config, quiet)
+    updates = [r["update"] for r in read_metrics(toy_config.train.dir / "metrics.jsonl") if "loss" in r]
+    assert updates == list(range(1, 13))
+
+
+def take_all_updates(run: Run) -> None:
+    """What `train` does after the rehearsal."""
+    with locked(run.folder), StopRequest() as stop, run.background:
+        log = MetricsLog(run.folder / "metrics.jsonl", run.update)
+        take_updates(run, Report(run, log, Console(quiet=True)), stop)
+
+
+def test_metrics_that_cannot_be_written_end_the_run_in_a_sentence(
+    toy_config: Config, tmp_path: Path, quiet: Console
+) -> None:
+    config = with_settings(toy_config, train={"updates": 100_000, "checkpoint_every": 100_000})
+    prepare(config, quiet)
+
+    def work() -> None:
+        # More than the rehearsal's files need, less than the metrics of all these updates.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (120_000, 120_000))
+        train(config, quiet)
+
+    assert statuses([fork(work, tmp_path / "errors")]) == [1]
+    assert "metrics.jsonl: cannot be written: File too large" in (tmp_path / "errors").read_text()
+
+
+def test_a_second_trainer_of_a_run_directory_is_refused(toy_config: Config, tmp_path: Path, quiet: Console) -> None:
+    prepare(toy_config, quiet)
+    with locked(toy_config.train.dir):
+        second = fork(lambda: train(toy_config, quiet), tmp_path / "errors")
+        assert statuses([second]) == [UsageError.exit_status]
+    assert f"another run is training here (process {os.getpid()} on" in (tmp_path / "errors").read_text()
+    train(toy_config, quiet)
+
+
+def test_what_a_killed_run_left_half_written_is_cleared_away(toy_config: Config, quiet: Console) -> None:
+    half = toy_config.train.dir / "checkpoints" / f".{step_name(4)}.partial"
+    half.mkdir(parents=True)
+    (half / "model.safetensors").write_bytes(b"half")
+    train(with_settings(toy_config, train={"updates": 1}), quiet)
+    assert not half.exists()
+
+
+def test_a_second_ctrl_c_ends_the_process_at_once_and_a_second_sigterm_does_not(tmp_path: Path) -> None:
+    """Schedulers send SIGTERM to a process and to its parent, which passes it on."""
+
+    def work() -> None:
+        with StopRequest() as stop:
+            (tmp_path / str(os.getpid())).touch()
+            until = time.monotonic() + 3
+            while time.monotonic() < until:
+                time.sleep(0.01)
+            assert stop.requested
+
+    for number, status in ((signal.SIGINT, 130), (signal.SIGTERM, 0)):
+        child = fork(work)
+        while not (tmp_path / str(child)).exists():
+            time.sleep(0.01)
+        for _ in range(2):
+            os.kill(child, number)
+            time.sleep(0.2)
+        assert statuses([child], seconds=60) == [status]
+
+
+def test_a_stop_during_a_validation_leaves_it_for_later(toy_config: Config, tmp_path: Path, quiet: Console) -> None:
+    """The run is saved without it, and validates first when it goes on; the result is the uninterrupted one's."""
+    straight = with_settings(toy_config, train={"dir": tmp_path / "straight", "updates": 6})
+    train(straight, quiet)
+    run = start_or_resume(with_settings(toy_config, train={"updates": 6}), prepare(toy_config, quiet), quiet)
+    stop_at_first_validation(run)
+    with pytest.raises(Interrupted):
+        take_all_updates(run)
+    (checkpoint,) = resumable_checkpoints(run.folder)
+    assert checkpoint.name == stop_name(4)
+    train(run.config, quiet)
+    left, right = (read_metrics(folder / "metrics.jsonl") for folder in (run.folder, straight.train.dir))
+    timeless = [[{k: v for k, v in r.items() if k != "seconds"} for r in records] for records in (left, right)]
+    assert timeless[0] == timeless[1]
+
+
+def stop_at_first_validation(run: Run) -> None:
+    """Ask for a stop once the model is seen in evaluation mode."""
+
+    def ask(module: torch.nn.Module, inputs: object, output: object) -> None:
+        if not module.training:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    run.model.embedding_dropout.register_forward_hook(ask)

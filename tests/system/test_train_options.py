@@ -1,0 +1,217 @@
+"""What a trainer may switch on: each does what it says, and a resumed run stays the uninterrupted one."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers import with_settings
+
+from mt.checkpoint import AVERAGED, load_checkpoint, prune_checkpoints, resumable_checkpoints, step_name
+from mt.config import Config, load_config
+from mt.console import Console
+from mt.data.batches import plan_batches
+from mt.data.prepare import prepare
+from mt.errors import CheckpointError, UsageError
+from mt.train.loop import train
+from mt.train.metrics import read_metrics
+from mt.train.run import Run, start_or_resume
+from mt.train.sampling import with_bpe_dropout
+from mt.train.update import take_update
+
+
+def new_run(config: Config, quiet: Console) -> Run:
+    return start_or_resume(config, prepare(config, quiet), quiet)
+
+
+def records(run: Path) -> list[dict[str, Any]]:
+    return read_metrics(run / "metrics.jsonl")
+
+
+def losses(run: Path) -> list[float]:
+    return [record["loss"] for record in records(run) if "loss" in record]
+
+
+def newest(run: Path) -> dict[str, torch.Tensor]:
+    return load_checkpoint(resumable_checkpoints(run)[0]).weights
+
+
+def some_updates(run: Run, count: int) -> list[float]:
+    plan = plan_batches(run.lengths_N2, run.config.batch.tokens, run.config.seed, 0)
+    found = []
+    for rows in plan[:count]:
+        found.append(float(take_update(run, rows)["loss"]))
+        run.update += 1
+    return found
+
+
+OPTIONS = {"ema": {"ema": 0.9}, "bpe_dropout": {"bpe_dropout": 0.2}, "recompute": {"recompute": True}}
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_with_it_a_resumed_run_is_the_uninterrupted_run_bit_for_bit(
+    toy_config: Config, tmp_path: Path, quiet: Console, option: str
+) -> None:
+    straight = with_settings(toy_config, train={"dir": tmp_path / "straight", "updates": 8, **OPTIONS[option]})
+    train(straight, quiet)
+    resumed = with_settings(straight, train={"dir": tmp_path / "resumed"})
+    train(with_settings(resumed, train={"updates": 5}), quiet)
+    train(resumed, quiet)
+    assert losses(tmp_path / "resumed") == losses(tmp_path / "straight")
+    expected = newest(tmp_path / "straight")
+    assert all(torch.equal(weight, expected[name]) for name, weight in newest(tmp_path / "resumed").items())
+
+
+def test_recomputing_activations_changes_no_bit_of_the_run(toy_config: Config, quiet: Console) -> None:
+    """The same dropout masks are drawn again."""
+    plain = new_run(toy_config, quiet)
+    frugal = new_run(with_settings(toy_config, train={"recompute": True}), quiet)
+    assert some_updates(plain, 3) == some_updates(frugal, 3)
+    assert frugal.model.state_dict().keys() == plain.model.state_dict().keys()
+
+
+def test_clipping_bounds_the_norm_of_the_gradient_and_reports_it_unclipped(toy_config: Config, quiet: Console) -> None:
+    free, clipped = (new_run(with_settings(toy_config, optim={"clip_norm": norm}), quiet) for norm in (0.0, 0.01))
+    rows = plan_batches(free.lengths_N2, 200, 1, 0)[0]
+    norm = take_update(free, rows)["gradient_norm"]
+    assert take_update(clipped, rows)["gradient_norm"] == norm
+    assert norm > 0.01
+    gradients = [p.grad for p in clipped.model.parameters() if p.grad is not None]
+    assert float(torch.nn.utils.get_total_norm(gradients)) == pytest.approx(0.01, rel=1e-3)
+
+
+def test_the_moving_average_is_what_a_checkpoint_translates_with(toy_config: Config, quiet: Console) -> None:
+    run = new_run(with_settings(toy_config, train={"ema": 0.9}), quiet)
+    average = [parameter.detach().clone() for parameter in run.model.parameters()]
+    for update in range(1, 5):
+        some_updates(run, 1)
+        decay = min(0.9, (1 + update) / (10 + update))
+        average = [decay * a + (1 - decay) * p.detach() for a, p in zip(average, run.model.parameters(), strict=True)]
+    torch.testing.assert_close(run.ema, average)
+    raw = [parameter.detach().clone() for parameter in run.model.parameters()]
+    with run.averaged():
+        torch.testing.assert_close(list(run.model.parameters()), average)
+    assert all(torch.equal(p, before) for p, before in zip(run.model.parameters(), raw, strict=True))
+
+
+def test_bpe_dropout_keeps_the_text_and_cuts_it_anew_each_epoch(toy_config: Config, quiet: Console) -> None:
+    prepared = prepare(toy_config, quiet)
+    rows = plan_batches(new_run(toy_config, quiet).lengths_N2, 200, 1, 0)[0]
+
+    def cut(epoch: int) -> list[list[int]]:
+        sampled = with_bpe_dropout(prepared.train, rows, prepared.tokenizer, 0.5, 1, epoch).target
+        return [sampled[i].tolist() for i in range(len(sampled))]
+
+    plain = prepared.train.target.take(rows)
+    assert prepared.tokenizer.decode(cut(0)) == prepared.tokenizer.decode(
+        [plain[i].tolist() for i in range(len(plain))]
+    )
+    assert cut(0) == cut(0)
+    assert cut(0) != cut(1)
+
+
+def test_training_ends_with_the_epochs(toy_config: Config, quiet: Console) -> None:
+    config = with_settings(toy_config, train={"epochs": 1, "updates": 1_000_000, "checkpoint_every": 1_000})
+    train(config, quiet)
+    plan = plan_batches(new_run(config, quiet).lengths_N2, 200, config.seed, 0)
+    assert len(losses(config.train.dir)) == len(plan)
+    assert (config.train.dir / "checkpoints" / step_name(len(plan))).is_dir()
+
+
+def test_training_ends_with_the_hours_of_all_sessions_together(toy_config: Config, quiet: Console) -> None:
+    config = with_settings(toy_config, train={"hours": 1e-6, "updates": 1_000_000})
+    train(config, quiet)
+    before = losses(config.train.dir)
+    assert before
+    train(config, quiet)
+    assert losses(config.train.dir) == before
+
+
+@pytest.mark.parametrize("best", ["bleu", "loss"])
+def test_training_ends_when_patience_does(toy_config: Config, quiet: Console, best: str) -> None:
+    """With a rate of nothing no validation betters the first."""
+    settings = {"patience": 2, "updates": 1_000, "checkpoint_every": 2, "best": best, "keep": 5}
+    config = with_settings(toy_config, optim={"scale": 1e-12}, train=settings)
+    train(config, quiet)
+    state = load_checkpoint(config.train.dir / "checkpoints" / step_name(6)).state
+    assert (state["best_update"], state["stale"], state["update"]) == (2, 2, 6)
+    train(config, quiet)
+    assert len(losses(config.train.dir)) == 6
+
+
+def test_a_warm_start_begins_with_the_weights_given(toy_config: Config, tmp_path: Path, quiet: Console) -> None:
+    train(toy_config, quiet)
+    given = load_checkpoint(toy_config.train.dir / "checkpoints" / AVERAGED).weights
+    tuned = with_settings(toy_config, train={"dir": tmp_path / "tuned"})
+    run = start_or_resume(tuned, prepare(tuned, quiet), quiet, init_from=toy_config.train.dir)
+    assert all(torch.equal(weight, given[name]) for name, weight in run.model.state_dict().items())
+    assert run.update == 0
+    assert not run.adam.state
+
+
+def test_a_warm_start_that_does_not_fit_says_why(toy_config: Config, tmp_path: Path, quiet: Console) -> None:
+    train(with_settings(toy_config, train={"updates": 4}), quiet)
+    wider = with_settings(toy_config, model={"d_ff": 48}, train={"dir": tmp_path / "wider"})
+    with pytest.raises(CheckpointError, match=r"other sizes \(model.d_ff: 32 -> 48\)"):
+        train(wider, quiet, init_from=toy_config.train.dir)
+    other = with_settings(
+        toy_config, data={"vocab_size": 300, "dir": tmp_path / "other"}, train={"dir": tmp_path / "run2"}
+    )
+    with pytest.raises(CheckpointError, match="another vocabulary"):
+        train(other, quiet, init_from=toy_config.train.dir)
+
+
+def test_checkpoints_at_multiples_are_kept_for_good(toy_config: Config, quiet: Console) -> None:
+    settings = {"checkpoint_every": 1, "keep_every": 4, "keep": 1, "average": 1}
+    train(with_settings(toy_config, train=settings), quiet)
+    prune_checkpoints(toy_config.train.dir, keep=1, best=None, keep_every=4)
+    names = sorted(path.name for path in (toy_config.train.dir / "checkpoints").glob("step-*"))
+    assert names == [step_name(4), step_name(8), step_name(12)]
+
+
+def test_the_run_says_where_and_with_what_it_ran(toy_config: Config, quiet: Console) -> None:
+    train(with_settings(toy_config, train={"updates": 4}), quiet)
+    train(toy_config, quiet)
+    first, second = json.loads((toy_config.train.dir / "env.json").read_text())
+    assert (first["update"], second["update"]) == (0, 4)
+    assert second["data"] == prepare(toy_config, quiet).fingerprint
+    assert second["versions"]["torch"] == torch.__version__
+    assert {"command", "commit", "machine", "device", "started"} <= set(second)
+
+
+def test_tensorboard_draws_the_figures(toy_config: Config, quiet: Console) -> None:
+    pytest.importorskip("tensorboard")
+    train(with_settings(toy_config, train={"tensorboard": True}), quiet)
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(toy_config.train.dir / "tensorboard"))
+    events.Reload()
+    assert [event.value for event in events.Scalars("loss")] == pytest.approx(losses(toy_config.train.dir))
+    assert [event.step for event in events.Scalars("valid_bleu")] == [4, 8, 12]
+
+
+def test_without_its_extra_tensorboard_is_one_sentence(
+    toy_config: Config, quiet: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
+    with pytest.raises(UsageError, match=r"mt\[tensorboard\]"):
+        train(with_settings(toy_config, train={"tensorboard": True}), quiet)
+
+
+def test_what_an_earlier_version_saved_can_be_gone_on_from(toy_config: Config, quiet: Console) -> None:
+    """Its state.json knew only these keys, its config.yaml none of the later ones."""
+    run = new_run(toy_config, quiet)
+    state = {"update": 7, "cursor": {"epoch": 1, "batch": 2}, "best_bleu": 30.5, "best_update": 4}
+    run.set_progress(state)
+    assert (run.update, run.cursor.batch, run.best_bleu, run.validated, run.stale) == (7, 2, 30.5, 7, 0)
+
+
+def test_how_the_work_is_cut_may_change_on_resuming(toy_config: Config, quiet: Console) -> None:
+    train(with_settings(toy_config, train={"updates": 4}), quiet)
+    train(with_settings(toy_config, batch={"micro_tokens": 60, "multiple": 2}), quiet)
+    assert len(losses(toy_config.train.dir)) == 12
+    assert load_config(toy_config.train.dir / "config.yaml").batch.micro_tokens == 60

@@ -1,0 +1,220 @@
+"""Laws of the training run (section 5): exact resume, accumulation, and learning what it is shown."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import with_settings
+from torch.nn import functional as F
+
+from mt.checkpoint import AVERAGED, load_checkpoint, resumable_checkpoints, step_name
+from mt.config import Config, load_config
+from mt.console import Console
+from mt.data.batches import plan_batches
+from mt.data.prepare import prepare
+from mt.errors import CheckpointError
+from mt.train.batch import lengths_of, load_batch
+from mt.train.loop import DivergedError, train
+from mt.train.metrics import MetricsLog, read_metrics
+from mt.train.run import start_or_resume
+from mt.train.update import accumulate, dropout_seed, take_update
+from mt.train.validation import mean_loss
+
+
+def losses(run: Path) -> list[tuple[int, float, float]]:
+    records = read_metrics(run / "metrics.jsonl")
+    return [(r["update"], r["loss"], r["gradient_norm"]) for r in records if "loss" in r]
+
+
+def final_weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_checkpoint(resumable_checkpoints(run)[0]).weights
+
+
+@pytest.mark.parametrize("stop", [4, 8])
+def test_a_resumed_run_is_the_uninterrupted_run_bit_for_bit(
+    toy_config: Config, tmp_path: Path, quiet: Console, stop: int
+) -> None:
+    """With dropout, accumulation, and the stop in the middle of an epoch."""
+    straight = with_settings(toy_config, train={"dir": tmp_path / "straight"})
+    train(straight, quiet)
+    resumed = with_settings(toy_config, train={"dir": tmp_path / "resumed"})
+    train(with_settings(resumed, train={"updates": stop}), quiet)
+    train(resumed, quiet)
+    assert losses(tmp_path / "resumed") == losses(tmp_path / "straight")
+    expected = final_weights(tmp_path / "straight")
+    for name, weight in final_weights(tmp_path / "resumed").items():
+        assert torch.equal(weight, expected[name]), name
+
+
+def test_a_terminated_run_saves_where_it_is_and_goes_on_exactly(toy_yaml: Path, tmp_path: Path) -> None:
+    straight, stopped = tmp_path / "straight", tmp_path / "stopped"
+    common = ["train", str(toy_yaml), "train.updates=300", "train.checkpoint_every=300"]
+    assert mt(*common, f"train.dir={straight}").wait() == 0
+    process = mt(*common, f"train.dir={stopped}")
+    wait_for(stopped / "metrics.jsonl", lines=20)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait() == 130
+    (checkpoint,) = (stopped / "checkpoints").iterdir()
+    assert checkpoint.name.startswith("stop-")
+    assert mt(*common, f"train.dir={stopped}").wait() == 0
+    assert losses(stopped) == losses(straight)
+    assert [update for update, _, _ in losses(stopped)] == list(range(1, 301))
+
+
+def mt(*arguments: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen([sys.executable, "-m", "mt", *arguments], text=True, stderr=subprocess.DEVNULL)
+
+
+def wait_for(path: Path, lines: int) -> None:
+    deadline = time.monotonic() + 120
+    while not path.exists() or path.read_bytes().count(b"\n") < lines:
+        assert time.monotonic() < deadline, f"{path} did not grow"
+        time.sleep(0.02)
+
+
+def test_accumulated_micro_batches_are_one_large_batch(toy_config: Config, quiet: Console) -> None:
+    """Every token weighs the same, however many micro-batches an update is cut into (float64, no dropout)."""
+    still = with_settings(toy_config, model={"dropout": 0.0})
+    gradients = []
+    for micro_tokens in (200, 90, 40):
+        config = with_settings(still, batch={"micro_tokens": micro_tokens})
+        run = start_or_resume(config, prepare(config, quiet), quiet)
+        lengths_N2 = lengths_of(run.prepared.train)
+        rows = plan_batches(lengths_N2, 200, config.seed, 0)[0]
+        run.model.double()
+        tokens = int(lengths_N2[rows, 1].sum())
+        from mt.data.batches import micro_batches
+
+        loss = sum(
+            accumulate(run.model, run.prepared.train, piece, tokens, 0.1, torch.float32)
+            for piece in micro_batches(rows, lengths_N2, micro_tokens)
+        )
+        gradients.append((loss, [parameter.grad for parameter in run.model.parameters()]))
+    for other in gradients[1:]:
+        torch.testing.assert_close(other, gradients[0], rtol=1e-4, atol=1e-6)
+
+
+def test_an_update_follows_the_gradient_of_the_whole_batch(toy_config: Config, quiet: Console) -> None:
+    """The loss reported is torch's own label-smoothed loss over the update's real target tokens."""
+    config = with_settings(toy_config, model={"dropout": 0.0})
+    run = start_or_resume(config, prepare(config, quiet), quiet)
+    lengths_N2 = lengths_of(run.prepared.train)
+    rows = plan_batches(lengths_N2, config.batch.tokens, config.seed, 0)[0]
+    batch = load_batch(run.prepared.train, rows, torch.device("cpu"))
+    with torch.no_grad():
+        logits_NV = run.model(batch.source_BS, batch.input_BT).flatten(0, 1)[batch.target_places_N]
+    expected = F.cross_entropy(logits_NV, batch.targets_N, label_smoothing=0.1)
+    record = take_update(run, rows)
+    torch.testing.assert_close(record["loss"], expected, rtol=1e-5, atol=0)
+    assert record["tokens"] == len(batch.targets_N)
+
+
+def test_targets_are_shifted_right_by_one(toy_config: Config, quiet: Console) -> None:
+    corpus = prepare(toy_config, quiet).train
+    batch = load_batch(corpus, plan_batches(lengths_of(corpus), 200, 1, 0)[0], torch.device("cpu"))
+    target_BT = torch.zeros_like(batch.input_BT).flatten()
+    target_BT[batch.target_places_N] = batch.targets_N
+    target_BT = target_BT.view_as(batch.input_BT)
+    assert (batch.input_BT[:, 0] == 1).all()
+    assert torch.equal(batch.input_BT[:, 1:], target_BT[:, :-1])
+
+
+def test_each_forward_pass_has_a_dropout_seed_of_its_own() -> None:
+    seeds = {dropout_seed(seed, update, micro) for seed in (1, 2) for update in range(50) for micro in range(4)}
+    assert len(seeds) == 400
+
+
+def test_the_run_directory_holds_what_is_documented(toy_config: Config, quiet: Console) -> None:
+    train(toy_config, quiet)
+    run = toy_config.train.dir
+    assert sorted(path.name for path in run.iterdir()) == [
+        ".lock",
+        "checkpoints",
+        "config.yaml",
+        "env.json",
+        "metrics.jsonl",
+        "report.html",
+    ]
+    names = sorted(path.name for path in (run / "checkpoints").iterdir())
+    assert names[0] == AVERAGED
+    assert {step_name(8), step_name(12)} <= set(names)
+    assert load_config(run / "config.yaml") == toy_config
+    validations = [record for record in read_metrics(run / "metrics.jsonl") if "valid_bleu" in record]
+    assert [record["update"] for record in validations] == [4, 8, 12, 12]
+    assert validations[-1]["averaged"] == 2
+
+
+def test_a_finished_run_trains_no_further(toy_config: Config, quiet: Console) -> None:
+    train(toy_config, quiet)
+    before = losses(toy_config.train.dir)
+    train(toy_config, quiet)
+    assert losses(toy_config.train.dir) == before
+
+
+def test_a_run_is_not_continued_under_other_settings(toy_config: Config, quiet: Console) -> None:
+    train(with_settings(toy_config, train={"updates": 4}), quiet)
+    changed = with_settings(toy_config, optim={"warmup": 99}, model={"dropout": 0.5})
+    with pytest.raises(CheckpointError, match=r"model.dropout: 0.2 -> 0.5.*optim.warmup: 10 -> 99"):
+        train(changed, quiet)
+
+
+def test_a_damaged_newest_checkpoint_costs_only_itself(toy_config: Config, quiet: Console) -> None:
+    train(with_settings(toy_config, train={"updates": 8}), quiet)
+    expected = losses(toy_config.train.dir)
+    newest = toy_config.train.dir / "checkpoints" / step_name(8) / "model.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-1])
+    run = start_or_resume(toy_config, prepare(toy_config, quiet), quiet)
+    assert run.update == 4
+    train(toy_config, quiet)
+    assert losses(toy_config.train.dir)[:8] == expected
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_is_never_saved(toy_config: Config, quiet: Console) -> None:
+    with pytest.raises(DivergedError, match="update"):
+        train(with_settings(toy_config, optim={"scale": 1e30}), quiet)
+    for path in resumable_checkpoints(toy_config.train.dir):
+        assert all(weight.isfinite().all() for weight in load_checkpoint(path).weights.values())
+
+
+@pytest.mark.slow
+def test_the_toy_language_is_learnt(toy_config: Config, quiet: Console) -> None:
+    config = with_settings(
+        toy_config,
+        model={"d_model": 64, "d_ff": 128, "dropout": 0.1},
+        optim={"warmup": 200},
+        train={"updates": 800, "checkpoint_every": 200},
+    )
+    train(config, quiet)
+    last = [record for record in read_metrics(config.train.dir / "metrics.jsonl") if "valid_bleu" in record][-1]
+    assert last["valid_bleu"] > 80
+    assert last["valid_perplexity"] < 1.5
+
+
+def test_validation_loss_is_the_mean_over_target_tokens(toy_config: Config, quiet: Console) -> None:
+    run = start_or_resume(toy_config, prepare(toy_config, quiet), quiet)
+    corpus, model = run.prepared.valid, run.model.eval()
+    total = tokens = 0.0
+    with torch.no_grad():
+        for row in range(len(corpus)):
+            source_S, target_T = (
+                torch.from_numpy(side[row].astype("int64")) for side in (corpus.source, corpus.target)
+            )
+            input_T = torch.cat([torch.tensor([1]), target_T[:-1]])
+            total += float(F.cross_entropy(model(source_S[None], input_T[None])[0], target_T, reduction="sum"))
+            tokens += len(target_T)
+    assert mean_loss(model, corpus, 200) == pytest.approx(total / tokens, rel=1e-5)
+
+
+def test_metrics_are_cut_back_to_where_the_run_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("".join(json.dumps({"update": update, "loss": 1.0}) + "\n" for update in range(1, 9)) + '{"upd')
+    log = MetricsLog(path, update=5)
+    log.write({"update": 6, "loss": 2.0})
+    log.close()
+    assert [record["update"] for record in read_metrics(path)] == [1, 2, 3, 4, 5, 6]
+    assert read_metrics(path)[-1]["loss"] == 2.0

@@ -1,0 +1,322 @@
+"""Laws of translating lines: one out for one in, whatever is in them and whatever stands beside them."""
+
+import math
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mt import Translator
+from mt.checkpoint import find_checkpoint, load_checkpoint
+from mt.data.tokenizer import BOS, EOS
+from mt.errors import CheckpointError, UsageError
+from mt.evaluate.bleu import bleu
+from mt.model.transformer import Transformer
+from mt.translate.decoding import NEVER, forced_log_probabilities
+from mt.translate.long_lines import split_line
+from mt.translate.translator import decoding_batches
+
+SHARED_DATA = Path(__file__).parents[3] / "shared" / "data"
+
+REAL_RUN = Path(__file__).parents[2] / "runs" / "multi30k"
+
+
+@pytest.fixture(scope="session")
+def sources(toy_text: Path) -> list[str]:
+    lines = [(toy_text / f"{split}.en").read_text().splitlines() for split in ("valid", "train")]
+    odd = ["", "a", "the old man sleeps and the woman runs here now at home .", " ", "naïve 東京 🙂 text"]
+    return [*odd, *lines[0], *lines[1][::9]]
+
+
+def opened(run: Path, **decode: object) -> Translator:
+    return Translator(run, device="cpu", decode={"max_extra": 8, **decode})
+
+
+def test_every_line_has_one_translation_and_blank_ones_stay_empty(toy_run: Path, sources: list[str]) -> None:
+    translations = opened(toy_run)(sources)
+    assert [not line.strip() for line in sources] == [not text for text in translations]
+    assert opened(toy_run)([]) == []
+    assert opened(toy_run)(["", " \t", "\u2003"]) == ["", "", ""]
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n"), max_size=30), max_size=6))
+@settings(max_examples=30, deadline=None)
+def test_any_unicode_goes_in_and_each_line_comes_out_as_one(toy_run: Path, lines: list[str]) -> None:
+    translations = opened(toy_run, beam=2, max_extra=5)(lines)
+    assert len(translations) == len(lines)
+    assert not any("\n" in text for text in translations)
+
+
+def test_half_a_character_is_read_as_its_replacement(toy_run: Path) -> None:
+    translator = opened(toy_run)
+    assert translator(["a man \ud800 runs"]) == translator(["a man \ufffd runs"])
+
+
+@pytest.mark.parametrize(
+    "decode",
+    [
+        {"beam": 1},
+        {"beam": 4},
+        {"beam": 4, "penalty": "length", "alpha": 1.0},
+        {"beam": 4, "groups": 2},
+        {"sample": True},
+    ],
+    ids=["greedy", "beam 4", "mean", "diverse", "sampled"],
+)
+def test_a_translation_depends_on_no_neighbour(toy_run: Path, sources: list[str], decode: dict[str, object]) -> None:
+    """In float32, whatever the batch size; a sample also keeps its line number."""
+    together = opened(toy_run, **decode).n_best(sources)
+    for batch_tokens in (20, 60):
+        apart = opened(toy_run, **decode, batch_tokens=batch_tokens).n_best(sources)
+        assert [found[0].text for found in apart] == [found[0].text for found in together]
+        for left, right in zip(apart, together, strict=True):
+            assert left[0].score == pytest.approx(right[0].score, abs=1e-4)
+    alone = [opened(toy_run, **decode).n_best([line], first=number)[0] for number, line in enumerate(sources[:9], 1)]
+    assert [found[0].text for found in alone] == [found[0].text for found in together[:9]]
+    if not decode.get("sample"):
+        backwards = opened(toy_run, **decode)(sources[::-1])[::-1]
+        assert backwards == [found[0].text for found in together]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("beam", [1, 4])
+def test_a_real_models_translations_depend_on_no_neighbour(beam: int) -> None:
+    """1,000 sentences at batch 1, 7, 64 and by tokens, float32."""
+    if not REAL_RUN.is_dir() or not SHARED_DATA.is_dir():
+        pytest.skip("needs runs/multi30k and its data")
+    lines = (SHARED_DATA / "multi30k" / "test_2016_flickr.en").read_text(encoding="utf-8").splitlines()
+    translator = opened(REAL_RUN, beam=beam)
+    expected = translator(lines)
+    for size in (1, 7, 64):
+        found = [text for start in range(0, len(lines), size) for text in translator(lines[start : start + size])]
+        assert found == expected, size
+
+
+def test_bfloat16_gives_nearly_the_same_probabilities(toy_run: Path, toy_text: Path) -> None:
+    sources, targets = ((toy_text / f"test.{language}").read_text().splitlines() for language in ("en", "de"))
+    exact, rough = (opened(toy_run, precision=name).score(sources, targets) for name in ("float32", "bfloat16"))
+    assert [found.score for found in rough] != [found.score for found in exact]
+    assert [found.score for found in rough] == pytest.approx([found.score for found in exact], rel=0.05)
+    assert all(opened(toy_run, precision="bfloat16")(sources))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("beam", [1, 4])
+def test_a_real_models_score_is_that_of_float32_in_bfloat16(beam: int) -> None:
+    if not REAL_RUN.is_dir() or not SHARED_DATA.is_dir():
+        pytest.skip("needs runs/multi30k and its data")
+    text = [SHARED_DATA / "multi30k" / f"test_2016_flickr.{language}" for language in ("en", "de")]
+    sources, references = (path.read_text(encoding="utf-8").splitlines() for path in text)
+    exact, rough = (
+        bleu(opened(REAL_RUN, beam=beam, max_extra=50, precision=name)(sources), references).value
+        for name in ("float32", "bfloat16")
+    )
+    assert rough == pytest.approx(exact, abs=0.3)
+
+
+def test_several_threads_may_translate_at_once(toy_run: Path, sources: list[str]) -> None:
+    translator = opened(toy_run)
+    parts = [sources[start::4] for start in range(4)] * 3
+    expected = [translator(part) for part in parts]
+    fresh = opened(toy_run)
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(fresh, parts)) == expected
+
+
+def test_translating_leaves_the_model_in_evaluation(toy_run: Path) -> None:
+    translator = opened(toy_run)
+    translator(["a dog runs here ."])
+    assert not any(module.training for model in translator.models for module in model.modules())
+
+
+def test_n_best_is_sorted_distinct_and_scored_as_forced_decoding_scores(toy_run: Path, sources: list[str]) -> None:
+    translator = opened(toy_run, beam=5)
+    lines = [line for line in sources if line.strip()]
+    for line, found in zip(lines, translator.n_best(lines, 5), strict=True):
+        assert [t.score for t in found] == sorted((t.score for t in found), reverse=True)
+        assert len(found) == 5
+        for translation in found:
+            (ids,) = translator.tokenizer.encode([translation.text])
+            if translator.tokenizer.decode([ids]) == [translation.text] and "\ufffd" not in translation.text:
+                (forced,) = translator.score([line], [translation.text])
+                # The beam may have spelt the same words with other pieces.
+                if forced.log_probability == pytest.approx(translation.log_probability, abs=1e-3):
+                    assert forced.score == pytest.approx(translation.score, abs=1e-5)
+
+
+@torch.inference_mode()
+def score_errors(translator: Translator, lines: list[str]) -> Iterator[tuple[float, float]]:
+    """How far each hypothesis's score, and its log-probability a piece, are from what forced decoding alone gives."""
+    segments = translator._segments(lines, 1, ())
+    for segment, hypotheses in zip(segments, translator._search(segments, translator.decode.beam), strict=True):
+        for hypothesis in hypotheses:
+            (logps,) = forced_log_probabilities(translator.models, [segment.ids], [hypothesis.ids])
+            expected, length = math.fsum(logps), len(logps)
+            score = expected / ((5 + length) / 6) ** translator.decode.alpha
+            yield abs(hypothesis.score - score), abs(hypothesis.log_probability - expected) / length
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_score_is_what_forced_decoding_gives_the_same_pieces(
+    toy_run: Path, sources: list[str], dtype: torch.dtype
+) -> None:
+    """In either type: log-probabilities are added up in float32."""
+    trained = opened(toy_run)
+    checkpoint = load_checkpoint(find_checkpoint(toy_run))
+    model = Transformer(checkpoint.config.model, len(trained.tokenizer)).eval()
+    model.load_state_dict(checkpoint.weights)
+    translator = Translator.of([model.to(dtype)], trained.tokenizer, trained.decode)
+    errors = list(score_errors(translator, sources))
+    assert len(errors) > 60
+    assert max(score for score, _ in errors) < 1e-5
+    assert max(logp for _, logp in errors) < 1e-6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("text", "tolerance"), [("multi30k/test_2016_flickr.en", 1e-5), ("newstest/newstest2014.en", 2e-5)]
+)
+def test_a_real_models_scores_are_what_forced_decoding_gives_the_same_pieces(text: str, tolerance: float) -> None:
+    """200 captions, and 200 sentences of news of up to 149 pieces, 4 hypotheses each.
+
+    Log-probabilities are added up in float32, so that a sum of hundreds has an error of its own.
+    """
+    if not REAL_RUN.is_dir() or not SHARED_DATA.is_dir():
+        pytest.skip("needs runs/multi30k and its data")
+    lines = (SHARED_DATA / text).read_text(encoding="utf-8").split("\n")[:200]
+    errors = list(score_errors(Translator(REAL_RUN, device="cpu"), lines))
+    assert len(errors) == 800
+    assert max(score for score, _ in errors) < tolerance
+    assert max(logp for _, logp in errors) < 1e-6
+
+
+@torch.inference_mode()
+def test_scores_are_those_of_a_plain_forward_pass_and_ignore_padding(toy_run: Path) -> None:
+    translator = opened(toy_run)
+    sources, targets = ["the old dog sleeps here .", "a man", ""], ["der alte Hund schläft hier .", "", "ein Mann"]
+    for source, target, found in zip(sources, targets, translator.score(sources, targets), strict=True):
+        (source_ids,), (target_ids,) = translator.tokenizer.encode([source]), translator.tokenizer.encode([target])
+        logits_TV = translator.models[0](torch.tensor([[*source_ids, EOS]]), torch.tensor([[BOS, *target_ids]]))[0]
+        logits_TV[:, list(NEVER)] = -torch.inf
+        expected = logits_TV.log_softmax(-1)[range(len(target_ids) + 1), [*target_ids, EOS]]
+        assert found.log_probabilities == pytest.approx(expected.tolist(), abs=1e-5)
+        assert found.log_probability == pytest.approx(float(expected.sum()), abs=1e-4)
+        assert len(found.pieces) == len(found.log_probabilities)
+
+
+def test_an_ensemble_of_one_model_twice_is_that_model(toy_run: Path, sources: list[str]) -> None:
+    one = opened(toy_run).n_best(sources)
+    two = Translator(toy_run, toy_run, device="cpu", decode={"max_extra": 8}).n_best(sources)
+    assert [found[0].text for found in one] == [found[0].text for found in two]
+    assert [found[0].score for found in one] == pytest.approx([found[0].score for found in two], abs=1e-4)
+
+
+@torch.inference_mode()
+def test_an_ensemble_takes_the_mean_of_the_probabilities(toy_run: Path) -> None:
+    checkpoints = [toy_run / "checkpoints" / f"step-{update:08d}" for update in (60, 120)]
+    sources, targets = ["a dog runs here ."], ["ein Hund rennt hier ."]
+    apart = [Translator(path, device="cpu").score(sources, targets)[0].log_probabilities for path in checkpoints]
+    (together,) = Translator(*checkpoints, device="cpu").score(sources, targets)
+    expected = [math.log((math.exp(left) + math.exp(right)) / 2) for left, right in zip(*apart, strict=True)]
+    assert together.log_probabilities == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_forced_prefix_starts_the_translation(toy_run: Path) -> None:
+    translator = opened(toy_run)
+    lines, prefixes = (
+        ["a dog runs here .", "a man sleeps now .", "a man sings there ."],
+        ["eine Frau", "", "ein Mann singt"],
+    )
+    for prefix, found in zip(prefixes, translator.n_best(lines, 2, prefixes=prefixes), strict=True):
+        assert all(translation.text.startswith(prefix) for translation in found)
+    assert translator.n_best(lines, prefixes=prefixes)[1] == translator.n_best(lines[1:2])[0]
+
+
+def test_lengths_are_bounded_on_both_sides(toy_run: Path) -> None:
+    lines = ["a dog runs here .", "a man"]
+    for beam in (1, 3):
+        short = opened(toy_run, beam=beam, max_length=2)
+        assert all(len(ids) <= 2 for ids in short.tokenizer.encode(short(lines)))
+        longer = opened(toy_run, beam=beam, min_length=30)
+        segments = longer._segments(lines, 1, ())
+        assert all(len(found[0].ids) >= 30 for found in longer._search(segments, 1))
+
+
+def test_sampling_is_repeatable_and_follows_its_seed(toy_run: Path, sources: list[str]) -> None:
+    first = opened(toy_run, sample=True, temperature=2.0)(sources)
+    assert opened(toy_run, sample=True, temperature=2.0)(sources) == first
+    assert opened(toy_run, sample=True, temperature=2.0, seed=2)(sources) != first
+    assert opened(toy_run, sample=True, top_k=1)(sources) == opened(toy_run, beam=1)(sources)
+
+
+class TestLongLines:
+    def test_a_short_line_is_left_alone(self, toy_run: Path) -> None:
+        tokenizer = opened(toy_run).tokenizer
+        line = "a dog . a man ."
+        (whole,) = split_line(line, tokenizer, 1000)
+        assert tokenizer.decode([whole]) == [line]
+
+    def test_parts_end_at_sentence_ends(self, toy_run: Path) -> None:
+        tokenizer = opened(toy_run).tokenizer
+        parts = split_line("the dog sleeps . the man runs here . " * 30, tokenizer, 40)
+        assert all(len(part) <= 40 for part in parts)
+        assert all(text.endswith(" .") for text in tokenizer.decode(parts))
+
+    @given(st.text(st.sampled_from("ab .!?。\u3000é🙂"), max_size=200), st.integers(1, 30))
+    @settings(max_examples=50, deadline=None)
+    def test_nothing_but_space_is_lost(self, toy_run: Path, line: str, limit: int) -> None:
+        tokenizer = opened(toy_run).tokenizer
+        parts = split_line(line, tokenizer, limit)
+        assert all(0 < len(part) <= limit for part in parts)
+        pieces = [piece for part in parts for piece in part]
+        assert "".join(tokenizer.decode([pieces])[0].split()) == "".join(line.split())
+
+    @pytest.mark.parametrize("how", ["split", "cut"])
+    def test_ten_thousand_words_survive(self, toy_run: Path, how: str) -> None:
+        lines = ["the old dog sleeps here . " * 1700, "a dog runs here .", "x" * 30_000]
+        translator = opened(toy_run, beam=1, long_lines=how, max_source=60)
+        found = translator.n_best(lines)
+        assert found[1][0].text == translator(lines[1:2])[0]
+        assert not found[1][0].note
+        assert all(found[index][0].note for index in (0, 2))
+        if how == "split":
+            parts = translator.tokenizer.decode(split_line(lines[0], translator.tokenizer, 60))
+            assert len(parts) > 200
+            assert found[0][0].text == " ".join(translator(parts))
+
+    def test_the_parts_of_a_long_line_keep_their_ranks(self, toy_run: Path) -> None:
+        (found,) = opened(toy_run, beam=3, max_source=20).n_best(["a dog runs here . " * 5], 3)
+        assert len(found) == 3
+        assert [t.score for t in found] == sorted((t.score for t in found), reverse=True)
+
+
+@pytest.mark.parametrize("max_tokens", [1, 10, 64])
+def test_every_row_is_decoded_once_within_the_budget(max_tokens: int) -> None:
+    lengths = [5, 1, 64, 3, 3, 9, 0, 31]
+    batches = decoding_batches(lengths, max_tokens)
+    assert sorted(row for rows in batches for row in rows) == list(range(len(lengths)))
+    for rows in batches:
+        assert len(rows) == 1 or len(rows) * max(lengths[row] for row in rows) <= max_tokens
+
+
+def test_impossible_settings_are_named(toy_run: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"decode\.beam.*greater than or equal to 1"):
+        opened(toy_run, beam=0)
+    with pytest.raises(UsageError, match="beam of 4 cannot be cut into 3 groups"):
+        opened(toy_run, groups=3)
+    with pytest.raises(UsageError, match=r"decode\.width"):
+        opened(toy_run, width=3)
+    with pytest.raises(UsageError, match="beam of at least 9"):
+        opened(toy_run).n_best(["a"], 9)
+    with pytest.raises(CheckpointError, match="no such run"):
+        Translator(tmp_path / "nowhere")
+
+
+def test_importing_the_package_imports_no_torch() -> None:
+    subprocess.run([sys.executable, "-c", "import sys, mt; assert 'torch' not in sys.modules"], check=True)

@@ -1,0 +1,124 @@
+"""The configuration: the paper by default, every error at once, in sentences."""
+
+import contextlib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mt.config import Config, ModelConfig, differences, dump_config, load_config, parse_config
+from mt.errors import ConfigError
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "my.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def error_of(path: Path, *overrides: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, overrides)
+    return str(caught.value)
+
+
+def test_defaults_are_the_papers_base_model() -> None:
+    c = Config()
+    assert (c.model.encoder_layers, c.model.decoder_layers) == (6, 6)
+    assert (c.model.d_model, c.model.heads, c.model.d_ff, c.model.dropout) == (512, 8, 2048, 0.1)
+    assert (c.optim.beta1, c.optim.beta2, c.optim.eps, c.optim.warmup) == (0.9, 0.98, 1e-9, 4_000)
+    assert (c.batch.tokens, c.train.updates, c.train.label_smoothing, c.train.average) == (25_000, 100_000, 0.1, 5)
+    assert (c.decode.beam, c.decode.alpha, c.decode.max_extra) == (4, 0.6, 50)
+    assert c.data.vocab_size == 37_000
+
+
+def test_base_yaml_is_the_default_and_big_differs_as_table_3_says() -> None:
+    base = load_config(CONFIGS / "base.yaml")
+    assert differences(Config(), base) == []
+    big = load_config(CONFIGS / "big.yaml")
+    assert big.model == ModelConfig(d_model=1024, heads=16, d_ff=4096, dropout=0.3)
+    assert (big.train.updates, big.train.average) == (300_000, 20)
+    assert big.data == base.data
+    assert big.optim == base.optim
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.name)
+def test_every_config_file_survives_being_written_and_read(path: Path) -> None:
+    config = load_config(path)
+    assert parse_config(dump_config(config), "again") == config
+
+
+def test_a_config_names_its_own_folders(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, "seed: 3"))
+    assert (config.data.dir, config.train.dir) == (Path("data/my"), Path("runs/my"))
+
+
+def test_overrides_go_over_the_file_and_the_file_over_defaults(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, "optim: {warmup: 7, scale: 2}"), ["optim.warmup=9", "data.tgt=fr"])
+    assert (config.optim.warmup, config.optim.scale, config.optim.beta1) == (9, 2.0, 0.9)
+    assert config.data.tgt == "fr"
+
+
+def test_numbers_and_words_that_yaml_misreads_come_out_as_declared(tmp_path: Path) -> None:
+    """PyYAML reads 1e-8 and 1e5 as text, and no as False."""
+    config = load_config(write(tmp_path, "optim: {eps: 1e-8}\ntrain: {updates: 1e5}\ndata: {tgt: no}"))
+    assert (config.optim.eps, config.train.updates, config.data.tgt) == (1e-8, 100_000, "no")
+
+
+def test_every_error_is_reported_at_once_with_its_line(tmp_path: Path) -> None:
+    text = "model:\n  d_modell: 3\n  dropout: 2\ntrain:\n  updates: many\n"
+    message = error_of(write(tmp_path, text), "optim.warmupp=3")
+    lines = message.split("\n")
+    assert len(lines) == 4
+    assert any("my.yaml:2: model.d_modell: unknown key; did you mean d_model?" in line for line in lines)
+    assert any("my.yaml:3: model.dropout:" in line and "got 2" in line for line in lines)
+    assert any("my.yaml:5: train.updates:" in line and "'many'" in line for line in lines)
+    assert any("override optim.warmupp=3: optim.warmupp: unknown key; did you mean warmup?" in line for line in lines)
+
+
+def test_a_key_in_the_wrong_section_is_shown_its_home(tmp_path: Path) -> None:
+    assert "did you mean model.heads?" in error_of(write(tmp_path, "heads: 4"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model: {heads: 3}", "d_model 512 cannot be divided among 3 heads"),
+        ("train: {average: 9}", "keep 5 is less than average 9"),
+        ("data: {train: a}", "data.train needs data.valid beside it"),
+        ("data: {train: {src: a}, valid: b}", "src and tgt go together"),
+        ("data: {train: {}, valid: b}", "exactly one of"),
+        ("train: {keep: yes}", "train.keep"),
+        ("seed: 1\nseed: 2", "my.yaml:2: seed is given twice"),
+        ("a: [1", "not valid YAML"),
+        ("- 1", "a config is a mapping of sections"),
+    ],
+)
+def test_impossible_configs_are_refused_in_words(tmp_path: Path, text: str, message: str) -> None:
+    assert message in error_of(write(tmp_path, text))
+
+
+def test_a_missing_file_and_a_malformed_override_are_refused(tmp_path: Path) -> None:
+    assert "no such config file" in error_of(tmp_path / "none.yaml")
+    assert "not of the form section.key=value" in error_of(write(tmp_path, ""), "updates 3")
+    assert "is not a section" in error_of(write(tmp_path, "seed: 1"), "seed.deeper=3")
+    assert error_of(write(tmp_path, ""), "seed.deeper=3").startswith("override seed.deeper=3: seed:")
+
+
+def test_a_path_names_a_pair_of_files_or_a_table(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, "data: {train: [some/train, more.tsv.gz], valid: dev.jsonl}"))
+    assert [(source.prefix, source.pairs) for source in config.data.train] == [
+        ("some/train", None),
+        (None, "more.tsv.gz"),
+    ]
+    assert config.data.valid[0].pairs == "dev.jsonl"
+    assert config.data.test == (), "the paper's test set says nothing about somebody's own text"
+
+
+@given(st.text(max_size=60))
+def test_no_text_makes_the_reader_fail_otherwise_than_in_words(text: str) -> None:
+    with contextlib.suppress(ConfigError):
+        assert isinstance(parse_config(text, "any.yaml"), Config)
