@@ -5,9 +5,9 @@ optimizer.safetensors, and MANIFEST.json with the size and hash of each. It gets
 this is on disk and has been read back.
 """
 
+import errno
 import hashlib
 import json
-import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,19 +21,14 @@ from torch import Tensor
 
 from mt.config import Config, dump_config, parse_config
 from mt.errors import CheckpointError
+from mt.files import Bytes, rename, sync_folder, write_through, writing
 
 FORMAT = 1
 AVERAGED = "averaged"  # the name of the checkpoint that averages the last ones at the end of training
 _STEP = re.compile(r"step-(\d{8})")
 _STOP = re.compile(r"stop-(\d{8})")
 
-_Parts = Sequence[bytes | memoryview]  # of a file, in order
-
-
-class WriteError(CheckpointError):
-    """A checkpoint could not be written."""
-
-    exit_status = 1
+_Parts = Sequence[Bytes]  # of a file, in order
 
 
 @dataclass(frozen=True)
@@ -81,24 +76,22 @@ def save_checkpoint(
     files = {name: {"bytes": sum(map(len, parts)), "sha256": _digest(parts)} for name, parts in contents.items()}
     contents["MANIFEST.json"] = [_json({"format": FORMAT, "files": files})]
     partial = path.with_name(f".{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-        for name, parts in contents.items():
-            _write_through(partial / name, parts)
-        _sync(partial)
-        for name, (_, digest) in _listing(partial).items():
-            _compare(partial / name, digest)
-        if path.exists():
-            shutil.rmtree(path)
-        partial.rename(path)
-        _sync(path.parent)
-    except OSError as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise WriteError(
-            f"{path}: checkpoint not written: {error.strerror or error}; earlier ones are intact"
-        ) from None
+    with writing(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir()
+            for name, parts in contents.items():
+                write_through(partial / name, parts)
+            sync_folder(partial)
+            for name, (_, digest) in _listing(partial).items():
+                _compare(partial / name, digest)
+            old = _set_aside(path)
+            rename(partial, path)
+        except OSError:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def load_checkpoint(path: Path, resume: bool = False) -> Checkpoint:
@@ -148,7 +141,7 @@ def _compare(path: Path, digest: str) -> None:
     """Read a file back, in pieces, for memory is needed elsewhere; raises OSError when it holds something else."""
     with path.open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != digest:
-            raise OSError(f"{path.name} does not read as it was written")
+            raise OSError(errno.EIO, f"{path.name} does not read as it was written")
 
 
 def _read(path: Path, name: str) -> bytes:
@@ -185,21 +178,6 @@ def _digest(parts: _Parts) -> str:
     return digest.hexdigest()
 
 
-def _write_through(path: Path, parts: _Parts) -> None:
-    with path.open("wb") as file:
-        file.writelines(parts)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 # --- The checkpoints of a run -----------------------------------------------------------------------------------
 
 
@@ -228,11 +206,16 @@ def prune_checkpoints(run: Path, keep: int, best: int | None, keep_every: int = 
     older = list_checkpoints(run)[:-keep]
     obsolete = [path for update, path in older if update != best and not (keep_every and update % keep_every == 0)]
     for path in [*obsolete, *(path for _, path in _named(run, _STOP))]:
-        # Renamed first: a removal cut short must not leave half a checkpoint under a final name.
-        leaving = path.with_name(f".{path.name}.leaving")
-        shutil.rmtree(leaving, ignore_errors=True)
-        path.rename(leaving)
-        shutil.rmtree(leaving)
+        shutil.rmtree(_set_aside(path))
+
+
+def _set_aside(path: Path) -> Path:
+    """Take the name from a checkpoint that is to be removed: a removal cut short must not leave half of it there."""
+    aside = path.with_name(f".{path.name}.leaving")
+    shutil.rmtree(aside, ignore_errors=True)
+    if path.exists():
+        path.rename(aside)
+    return aside
 
 
 def find_checkpoint(path: Path) -> Path:

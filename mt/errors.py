@@ -29,3 +29,15 @@ class CheckpointError(MtError):
     """A checkpoint is missing, damaged, or does not fit."""
 
     exit_status = 2
+
+
+class WriteError(MtError):
+    """A file cannot be written where it was to be: no such folder, no permission, a folder of that name."""
+
+    exit_status = 2
+
+
+class DiskError(WriteError):
+    """A file cannot be written because the disk is full or fails."""
+
+    exit_status = 1

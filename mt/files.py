@@ -1,10 +1,17 @@
-"""Small text files: read by lines that end at a line feed alone, written whole or not at all."""
+"""Text files in, whole files out: the only place that gives a file its name when its content is on the disk."""
 
+import errno
 import os
-from contextlib import suppress
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from mt.errors import DataError
+from mt.errors import DataError, DiskError, WriteError
+
+Bytes = bytes | memoryview
+
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 
 
 def read_lines(path: Path) -> list[str]:
@@ -27,17 +34,73 @@ def read_lines(path: Path) -> list[str]:
     return [line.removesuffix("\r") for line in lines]
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a file beside and give it its name when it is on disk; raises DataError when it cannot be written."""
-    partial = path.with_name(f".{path.name}.partial")
+def write_whole(path: Path, content: str | Bytes) -> None:
+    """Replace a file by another, or leave it as it was: never half-written, not even after a power failure.
+
+    Where `path` is a symbolic link, the file it leads to is replaced; what is no regular file (a device, a FIFO) is
+    written straight. Text is written as UTF-8. Raises WriteError.
+    """
+    data = content.encode(errors="replace") if isinstance(content, str) else content
+    with writing(path):
+        if is_special(path):
+            with path.open("wb") as file:
+                file.write(data)
+            return
+        target = final_path(path)
+        partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+        try:
+            target.parent.mkdir(exist_ok=True)
+            write_through(partial, [data])
+            with suppress(FileNotFoundError):
+                partial.chmod(stat.S_IMODE(target.stat().st_mode))
+            rename(partial, target)
+        except BaseException:
+            with suppress(OSError):
+                partial.unlink()
+            raise
+
+
+def final_path(path: Path) -> Path:
+    """Where the content of `path` lies, symbolic links followed; it need not be there yet."""
+    return Path(os.path.realpath(path))
+
+
+def is_special(path: Path) -> bool:
+    """Whether a device, a FIFO or a socket has this name: it can be written to, but never replaced."""
+    with suppress(FileNotFoundError, NotADirectoryError):
+        mode = path.stat().st_mode
+        return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+    return False
+
+
+def write_through(path: Path, parts: Iterable[Bytes]) -> None:
+    """Write a file and have the disk hold it; for files whose folder gets its name later. Raises OSError."""
+    with path.open("wb") as file:
+        file.writelines(parts)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def rename(old: Path, new: Path) -> None:
+    """Give a file or folder that the disk holds another name, in place of what has it. Raises OSError."""
+    old.replace(new)
+    sync_folder(new.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the disk hold the names in a folder. Raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        path.parent.mkdir(exist_ok=True)
-        with partial.open("w", encoding="utf-8", errors="replace", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn an OSError into one sentence about `path`: DiskError when the disk is full or fails, else WriteError."""
+    try:
+        yield
     except OSError as error:
-        with suppress(OSError):
-            partial.unlink()
-        raise DataError(f"{path}: cannot be written: {error.strerror}") from None
+        kind = DiskError if error.errno in _DISK else WriteError
+        raise kind(f"{path}: cannot be written: {error.strerror or error}") from None

@@ -14,7 +14,7 @@ from mt.console import Console
 from mt.data.prepare import open_prepared
 from mt.data.sources import name_of
 from mt.device import choose_device
-from mt.errors import CheckpointError, DataError
+from mt.errors import CheckpointError, DataError, WriteError
 from mt.evaluate.testsets import TestSet
 from mt.files import write_whole
 from mt.translate.translator import Translator, decode_settings
@@ -136,5 +136,5 @@ def _read_kept(path: Path, count: int) -> list[str] | None:
 def _keep(path: Path, translations: list[str], console: Console) -> None:
     try:
         write_whole(path, json.dumps(translations, ensure_ascii=False, indent=0) + "\n")
-    except DataError as error:
+    except WriteError as error:
         console.warn(f"{error}; these translations will not be used again")

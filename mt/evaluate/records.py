@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mt.console import Console
-from mt.errors import DataError
+from mt.errors import DataError, WriteError
 from mt.files import write_whole
 
 Record = dict[str, Any]
@@ -21,7 +21,7 @@ def add_records(path: Path, new: Sequence[Record], identity: Sequence[str], cons
     try:
         kept = [record for record in _records(path) if _name(record, identity) not in names]
         write_whole(path, json.dumps([*kept, *new], ensure_ascii=False, indent=1) + "\n")
-    except DataError as error:
+    except (DataError, WriteError) as error:
         console.warn(f"{error}; mt report will not show this result")
 
 

@@ -20,7 +20,7 @@ _STAGES = 7  # translations of a sample shown, from the first validation to the 
 def write_report(folder: Path) -> Path:
     """Write `report.html` into a run directory, in one step, so it can be written over while it is open in a browser.
 
-    Raises DataError when the folder is no run, or cannot be written.
+    Raises DataError when the folder is no run, WriteError when the page cannot be written.
     """
     path = folder / "report.html"
     write_whole(path, report(folder))

@@ -17,12 +17,12 @@ from typing import Any
 
 import torch
 
-from mt.errors import MtError, UsageError
+from mt.checkpoint import resumable_checkpoints
+from mt.errors import UsageError, WriteError
+from mt.files import write_whole, writing
 from mt.train.run import Run
 
-
-class RunFolderError(MtError):
-    """The run directory cannot be written."""
+__all__ = ["locked", "note_session", "write_whole", "writing"]
 
 
 @contextmanager
@@ -35,45 +35,30 @@ def locked(folder: Path, leave: bool = True) -> Iterator[None]:
     new = not folder.exists()
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        lock = open(folder / ".lock", "a+")  # noqa: SIM115 (closed below)
+        lock = open(folder / ".lock", "a+b", buffering=0)  # noqa: SIM115 (closed below)
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.seek(0)
+            other = lock.read().decode(errors="replace").strip()
             raise UsageError(
-                f"{folder}: another run is training here ({lock.read().strip()}); wait, or name another train.dir"
+                f"{folder}: another run is training here ({other}); wait, or name another train.dir"
             ) from None
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()} on {platform.node()}\n")
-        lock.flush()
-        for leftover in (folder / "checkpoints").glob(".*"):
-            shutil.rmtree(leftover, ignore_errors=True)
         try:
+            with writing(folder / ".lock"):
+                lock.truncate(0)
+                lock.write(f"process {os.getpid()} on {platform.node()}\n".encode())
+            for leftover in (folder / "checkpoints").glob(".*"):
+                shutil.rmtree(leftover, ignore_errors=True)
             yield
+        except WriteError as error:
+            if not (saved := resumable_checkpoints(folder)):
+                raise
+            raise type(error)(f"{error}; the same command goes on from {saved[0].name}") from None
         finally:
             if new and not leave:
                 shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """Say in a sentence that writing failed."""
-    try:
-        yield
-    except OSError as error:
-        raise RunFolderError(
-            f"{error.filename or folder}: cannot be written: {error.strerror or error}; checkpoints are intact, "
-            "the same command goes on from the newest"
-        ) from None
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file under another name and give it its own when complete."""
-    partial = path.with_name(f".{path.name}.partial")
-    with writing(path):
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
 
 
 def note_session(run: Run, init_from: Path | None) -> None:

@@ -122,7 +122,7 @@ def _words(pieces: Sequence[str]) -> Tensor:
 def write_attention(translator: Translator, pairs: Sequence[tuple[str, str]], path: Path, with_self: bool) -> None:
     """Write the weights of sentence pairs as JSON, or as a page to look at when the name ends in .html.
 
-    Raises DataError when the file cannot be written.
+    Raises WriteError when the file cannot be written.
     """
     records = [attention_of(translator, [pair])[0].record(with_self) for pair in pairs]
     as_page = path.suffix.lower() in (".html", ".htm")

@@ -52,7 +52,7 @@ class Parts:
         return self._file(lines, input_sha256).read_bytes().decode()
 
     def put(self, text: str, lines: int, input_sha256: str) -> None:
-        """Keep a chunk; raises DataError when it cannot be written."""
+        """Keep a chunk; raises WriteError when it cannot be written."""
         write_whole(self._file(lines, input_sha256), text)
 
     def drop(self, lines: int, input_sha256: str) -> None:

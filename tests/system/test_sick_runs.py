@@ -99,7 +99,7 @@ def test_a_full_disk_never_costs_the_last_good_checkpoint(
         take_all_updates(run)
 
     assert statuses([fork(work, tmp_path / "errors")]) == [1]
-    assert "earlier ones are intact" in (tmp_path / "errors").read_text()
+    assert f"the same command goes on from {good.name}" in (tmp_path / "errors").read_text()
     assert load_checkpoint(good, resume=True).state["update"] == 4
     train(toy_config, quiet)
     updates = [r["update"] for r in read_metrics(toy_config.train.dir / "metrics.jsonl") if "loss" in r]
@@ -135,6 +135,21 @@ def test_a_second_trainer_of_a_run_directory_is_refused(toy_config: Config, tmp_
         assert statuses([second]) == [UsageError.exit_status]
     assert f"another run is training here (process {os.getpid()} on" in (tmp_path / "errors").read_text()
     train(toy_config, quiet)
+
+
+def test_a_start_on_a_full_disk_ends_in_a_sentence_that_promises_nothing(toy_config: Config, tmp_path: Path) -> None:
+    def work() -> None:
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))  # a file may begin, but not grow
+        try:
+            with locked(toy_config.train.dir):
+                pass
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)  # for the message
+
+    assert statuses([fork(work, tmp_path / "errors")]) == [1]
+    message = (tmp_path / "errors").read_text()
+    assert message == f"mt: {toy_config.train.dir / '.lock'}: cannot be written: File too large\n"
 
 
 def test_what_a_killed_run_left_half_written_is_cleared_away(toy_config: Config, quiet: Console) -> None:

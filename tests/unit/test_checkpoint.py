@@ -20,7 +20,7 @@ from mt.checkpoint import (
     stop_name,
 )
 from mt.config import Config
-from mt.errors import CheckpointError
+from mt.errors import CheckpointError, WriteError
 
 
 def save(path: Path, value: float = 1.0, best: int | None = None, update: int | None = None) -> Path:
@@ -83,7 +83,7 @@ def test_a_copied_checkpoint_is_complete(tmp_path: Path) -> None:
 def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
     path = save(tmp_path / step_name(7), 1.0)
     (tmp_path / f".{path.name}.partial").write_text("a file in the way of the temporary folder")
-    with pytest.raises(CheckpointError, match="not written"):
+    with pytest.raises(WriteError, match="cannot be written"):
         save(path, 2.0)
     assert load_checkpoint(path).weights["weight"][0, 0] == 1.0
 
