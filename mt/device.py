@@ -1,13 +1,16 @@
 """Where tensors live, in which precision products run, and on how many rows at once."""
 
+from __future__ import annotations
+
 import ctypes
 import os
 import platform
-
-import torch
-import torch.utils.deterministic
+from typing import TYPE_CHECKING
 
 from mt.errors import UsageError
+
+if TYPE_CHECKING:  # torch is imported by whoever calls
+    import torch
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 
@@ -17,6 +20,8 @@ def choose_device(name: str) -> torch.device:
 
     Raises UsageError when it is not there.
     """
+    import torch
+
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         name = next(kind for kind, there in available.items() if there)
@@ -27,6 +32,8 @@ def choose_device(name: str) -> torch.device:
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
     """The type of matrix products meant by `auto`, `float32` or `bfloat16`; auto is bfloat16 where it is quicker."""
+    import torch
+
     if name == "auto":
         quick = (
             torch.cuda.is_bf16_supported() if device.type == "cuda" else device.type == "cpu" and _cpu_has_bfloat16()
@@ -36,6 +43,8 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
 
 
 def _cpu_has_bfloat16() -> bool:
+    import torch
+
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
@@ -53,6 +62,8 @@ def repeat_exactly(device: torch.device) -> None:
     Without it, gradients of attention and of repeated rows are summed in whatever order they come.
     """
     if device.type == "cuda":
+        import torch.utils.deterministic
+
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what torch asks for before it trusts cuBLAS
         torch.use_deterministic_algorithms(True)
         # By default this mode also fills all fresh memory, in case somebody reads it before writing it.
