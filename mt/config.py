@@ -2,12 +2,14 @@
 
 Order of precedence: defaults, then the YAML file, then `section.key=value` from the command line.
 Section numbers in comments point into "Attention Is All You Need" (Vaswani et al., 2017).
+Each key is marked Recipe, Noted or Free: whether it may change when a stopped run goes on.
 """
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
+from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -15,10 +17,31 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from mt.errors import ConfigError
 
 
+class OnResume(Enum):
+    """What happens when a run goes on with another value of a key."""
+
+    REFUSED = "refused"  # it would be another run under the same name
+    NOTED = "noted"  # figures before and after do not compare exactly, so it is said
+    FREE = "free"  # the result is the same
+
+
+T = TypeVar("T")
+Recipe = Annotated[T, OnResume.REFUSED]
+Noted = Annotated[T, OnResume.NOTED]
+Free = Annotated[T, OnResume.FREE]
+
+
 class Section(BaseModel):
     """What every section has in common: it cannot change, and knows all its keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _numbers_fit(self) -> Self:
+        for key, value in self:
+            if isinstance(value, int) and value >= 2**63:
+                raise ValueError(f"{key}: {value:.3e} is too large")
+        return self
 
 
 class Source(Section):
@@ -34,7 +57,7 @@ class Source(Section):
     demo: int | None = Field(None, ge=1)  # this many pairs of the embedded demo grammar
     columns: tuple[str, ...] = ()  # with a .tsv: what its columns hold, such as [en, de]; else its header, or src, tgt
     quoted: bool = False  # with a .tsv: fields are quoted the way spreadsheets do it
-    weight: float = Field(1.0, gt=0)  # in training, how often an epoch sees each pair: 2 is twice, 0.5 a seeded half
+    weight: float = Field(1.0, gt=0, le=1_000)  # how often an epoch sees each pair: 2 is twice, 0.5 a seeded half
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
@@ -75,31 +98,31 @@ Sources = Annotated[tuple[Source, ...], BeforeValidator(_as_sources)]
 class CleanConfig(Section):
     """Which training pairs are dropped, each counted by its reason; validation and test pairs all stay."""
 
-    empty: bool = True  # nothing but white space on a side
-    invalid_utf8: bool = True  # bytes that are not UTF-8; when kept, they become U+FFFD
-    control: bool = True  # control characters other than a tab
-    copies: bool = True  # source equals target
-    duplicates: bool = True  # a pair that came before, in this or an earlier source
-    max_pieces: int = Field(256, ge=1)  # longest side, in pieces and its EOS
-    max_ratio: float = Field(4.0, ge=0)  # longer side to shorter, in pieces and their EOS; 0 allows any
+    empty: Recipe[bool] = True  # nothing but white space on a side
+    invalid_utf8: Recipe[bool] = True  # bytes that are not UTF-8; when kept, they become U+FFFD
+    control: Recipe[bool] = True  # control characters other than a tab
+    copies: Recipe[bool] = True  # source equals target
+    duplicates: Recipe[bool] = True  # a pair that came before, in this or an earlier source
+    max_pieces: Recipe[int] = Field(256, ge=1)  # longest side, in pieces and its EOS
+    max_ratio: Recipe[float] = Field(4.0, ge=0)  # longer side to shorter, in pieces and their EOS; 0 allows any
 
 
 class DataConfig(Section):
     """Text in, token ids out (section 5.1)."""
 
-    dir: Path = Path("data/base")  # where prepared data lie
-    src: str = "en"  # source language: what files, columns and fields of it are called
-    tgt: str = "de"  # target language, likewise
-    train: Sources = (Source(dataset="wmt/wmt14", config="de-en", split="train"),)  # 5.1; one source or a list
-    valid: Sources = (
+    dir: Free[Path] = Path("data/base")  # where prepared data lie
+    src: Recipe[str] = "en"  # source language: what files, columns and fields of it are called
+    tgt: Recipe[str] = "de"  # target language, likewise
+    train: Recipe[Sources] = (Source(dataset="wmt/wmt14", config="de-en", split="train"),)  # 5.1; one source or a list
+    valid: Recipe[Sources] = (
         Source(dataset="wmt/wmt14", config="de-en", split="validation"),
     )  # newstest2013; required beside an own data.train
-    test: Sources = (
+    test: Free[Sources] = (
         Source(dataset="wmt/wmt14", config="de-en", split="test"),
     )  # newstest2014; what mt evaluate scores by default
-    vocab_size: int = Field(37_000, ge=16, le=65_536)  # 5.1: "a shared source-target vocabulary of about 37000 tokens"
-    tokenizer: str | None = None  # a tokenizer.model to use, not learn: with mt train --init-from, the one of its data
-    tokenizer_sample: int = Field(2_000_000, ge=1)  # sentences the subword model is trained on; bounds memory
+    vocab_size: Recipe[int] = Field(37_000, ge=16, le=65_536)  # 5.1: "a shared vocabulary of about 37000 tokens"
+    tokenizer: Recipe[str | None] = None  # a tokenizer.model to use, not learn: with --init-from, the one of its data
+    tokenizer_sample: Recipe[int] = Field(2_000_000, ge=1)  # sentences the subword model is trained on; bounds memory
     clean: CleanConfig = CleanConfig()
 
     @model_validator(mode="before")
@@ -122,12 +145,12 @@ class DataConfig(Section):
 class ModelConfig(Section):
     """The Transformer (section 3; sizes from table 3)."""
 
-    encoder_layers: int = Field(6, ge=1)  # 3.1, N
-    decoder_layers: int = Field(6, ge=1)  # 3.1, N
-    d_model: int = Field(512, ge=2)  # 3.1, width of every sublayer's output
-    heads: int = Field(8, ge=1)  # 3.2.2, h; each has d_k = d_model / h
-    d_ff: int = Field(2048, ge=1)  # 3.3, inner width of the feed-forward network
-    dropout: float = Field(0.1, ge=0, lt=1)  # 5.4, residual dropout: sublayer outputs and embedding sums
+    encoder_layers: Recipe[int] = Field(6, ge=1)  # 3.1, N
+    decoder_layers: Recipe[int] = Field(6, ge=1)  # 3.1, N
+    d_model: Recipe[int] = Field(512, ge=2)  # 3.1, width of every sublayer's output
+    heads: Recipe[int] = Field(8, ge=1)  # 3.2.2, h; each has d_k = d_model / h
+    d_ff: Recipe[int] = Field(2048, ge=1)  # 3.3, inner width of the feed-forward network
+    dropout: Recipe[float] = Field(0.1, ge=0, lt=1)  # 5.4, residual dropout: sublayer outputs and embedding sums
 
     @model_validator(mode="after")
     def _shapes_fit(self) -> Self:
@@ -141,45 +164,45 @@ class ModelConfig(Section):
 class BatchConfig(Section):
     """How sentences are grouped (section 5.1)."""
 
-    tokens: int = Field(25_000, ge=16)  # per update over all processes, on each side, padding counted
-    micro_tokens: int = Field(8_192, ge=16)  # per forward pass; sets memory, not what an update sees
-    multiple: int = Field(1, ge=1)  # an update's passes are a multiple of this; 8: the same masks on 1, 2, 4, 8 GPUs
+    tokens: Recipe[int] = Field(25_000, ge=16)  # per update over all processes, on each side, padding counted
+    micro_tokens: Noted[int] = Field(8_192, ge=16)  # per forward pass; sets memory, not what an update sees
+    multiple: Noted[int] = Field(1, ge=1)  # of passes in an update; 8: the same dropout masks on 1, 2, 4, 8 GPUs
 
 
 class OptimConfig(Section):
     """Adam and its rate (section 5.3)."""
 
-    beta1: float = Field(0.9, ge=0, lt=1)  # 5.3
-    beta2: float = Field(0.98, ge=0, lt=1)  # 5.3
-    eps: float = Field(1e-9, gt=0)  # 5.3
-    warmup: int = Field(4_000, ge=1)  # 5.3, updates
-    scale: float = Field(1.0, gt=0)  # the paper's rate is multiplied by this
-    clip_norm: float = Field(0.0, ge=0)  # a gradient of larger norm is scaled down to it; 0, as in the paper: never
+    beta1: Recipe[float] = Field(0.9, ge=0, lt=1)  # 5.3
+    beta2: Recipe[float] = Field(0.98, ge=0, lt=1)  # 5.3
+    eps: Recipe[float] = Field(1e-9, gt=0)  # 5.3
+    warmup: Recipe[int] = Field(4_000, ge=1)  # 5.3, updates
+    scale: Recipe[float] = Field(1.0, gt=0)  # the paper's rate is multiplied by this
+    clip_norm: Recipe[float] = Field(0.0, ge=0)  # a gradient of larger norm is scaled down to it; 0: never (paper)
 
 
 class TrainConfig(Section):
     """The training run (sections 5.2, 5.4 and 6.1)."""
 
-    dir: Path = Path("runs/base")  # where the run is kept
-    updates: int = Field(100_000, ge=1)  # 5.2; training ends here, or earlier by one of the next three
-    epochs: int = Field(0, ge=0)  # when the data have been seen this often; 0: no such end
-    hours: float = Field(0.0, ge=0)  # after this much training, all its sessions together; 0: no such end
-    patience: int = Field(0, ge=0)  # after this many validations in a row without a new best; 0: no such end
-    best: Literal["bleu", "loss"] = "bleu"  # which figure of the validation decides what is best
-    label_smoothing: float = Field(0.1, ge=0, lt=1)  # 5.4
-    average: int = Field(5, ge=1)  # 6.1: "averaging the last 5 checkpoints"
-    ema: float = Field(0.0, ge=0, lt=1)  # decay of a moving average of the weights, then saved as the model; 0: none
-    bpe_dropout: float = Field(0.0, ge=0, lt=1)  # chance that a merge of pieces is skipped, in training only; 0: none
-    checkpoint_every: int = Field(1_500, ge=1)  # updates; each is validated; about the 10 minutes of section 6.1
-    keep: int = Field(5, ge=1)  # newest checkpoints kept, beside the best
-    keep_every: int = Field(0, ge=0)  # updates; checkpoints at its multiples are kept for good; 0: none
-    log_every: int = Field(100, ge=1)  # updates
-    tensorboard: bool = False  # write TensorBoard events beside metrics.jsonl; needs the tensorboard extra
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # auto: cuda, else mps, else cpu
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # of products; weights stay float32
-    compile: bool = False  # fuse what is not a matrix product, for a GPU: a minute's compiling at each start
-    deterministic: bool = True  # on a GPU: the same bits each time, as on a CPU, so that resuming is exact
-    recompute: bool = False  # compute activations again in the backward pass: less memory, a third more work
+    dir: Free[Path] = Path("runs/base")  # where the run is kept
+    updates: Noted[int] = Field(100_000, ge=1)  # 5.2; training ends here, or earlier by one of the next three
+    epochs: Noted[int] = Field(0, ge=0)  # when the data have been seen this often; 0: no such end
+    hours: Noted[float] = Field(0.0, ge=0)  # after this much training, all its sessions together; 0: no such end
+    patience: Noted[int] = Field(0, ge=0)  # after this many validations in a row without a new best; 0: no such end
+    best: Recipe[Literal["bleu", "loss"]] = "bleu"  # which figure of the validation decides what is best
+    label_smoothing: Recipe[float] = Field(0.1, ge=0, lt=1)  # 5.4
+    average: Noted[int] = Field(5, ge=1)  # 6.1: "averaging the last 5 checkpoints"
+    ema: Recipe[float] = Field(0.0, ge=0, lt=1)  # decay of a moving average of the weights, saved as the model; 0: none
+    bpe_dropout: Recipe[float] = Field(0.0, ge=0, lt=1)  # chance that a merge is skipped, in training only; 0: none
+    checkpoint_every: Noted[int] = Field(1_500, ge=1)  # updates; each is validated; about the 10 minutes of section 6.1
+    keep: Free[int] = Field(5, ge=1)  # newest checkpoints kept, beside the best
+    keep_every: Free[int] = Field(0, ge=0)  # updates; checkpoints at its multiples are kept for good; 0: none
+    log_every: Free[int] = Field(100, ge=1)  # updates
+    tensorboard: Free[bool] = False  # write TensorBoard events beside metrics.jsonl; needs the tensorboard extra
+    device: Noted[Literal["auto", "cpu", "cuda", "mps"]] = "auto"  # auto: cuda, else mps, else cpu
+    precision: Recipe[Literal["auto", "float32", "bfloat16"]] = "auto"  # of products; weights stay float32
+    compile: Noted[bool] = False  # fuse what is not a matrix product, for a GPU: a minute's compiling at each start
+    deterministic: Noted[bool] = True  # on a GPU: the same bits each time, as on a CPU, so that resuming is exact
+    recompute: Free[bool] = False  # compute activations again in the backward pass: less memory, a third more work
 
     @model_validator(mode="after")
     def _average_is_kept(self) -> Self:
@@ -191,23 +214,23 @@ class TrainConfig(Section):
 class DecodeConfig(Section):
     """Beam search (section 6.1)."""
 
-    beam: int = Field(4, ge=1)  # 6.1, width; 1 is greedy
-    penalty: Literal["gnmt", "length", "none"] = "gnmt"  # scores: log-probability / ((5 + |Y|) / 6) ** alpha, or ...
-    alpha: float = Field(0.6, ge=0)  # ... / |Y| ** alpha, or the log-probability as it is
-    max_extra: int = Field(50, ge=1)  # 6.1: output at most input length + 50
-    max_length: int | None = Field(None, ge=1)  # pieces; output at most this long as well
-    min_length: int = Field(0, ge=0)  # pieces
-    groups: int = Field(1, ge=1)  # diverse beam search: the beam is cut into so many groups that ...
-    diversity: float = Field(0.5, ge=0)  # ... pay this for each piece that an earlier group has just chosen
-    sample: bool = False  # draw each piece at random instead of searching for the best output
-    temperature: float = Field(1.0, gt=0)  # of sampling: below 1 is more careful, above 1 more varied
-    top_k: int = Field(0, ge=0)  # sample from the k likeliest pieces only; 0 means all
-    top_p: float = Field(1.0, gt=0, le=1)  # sample from the likeliest pieces that make up this probability
-    seed: int = Field(1, ge=0)  # of sampling
-    long_lines: Literal["split", "cut"] = "split"  # lines of more than `max_source` pieces: at sentence ends, or off
-    max_source: int = Field(256, ge=1)  # pieces
-    batch_tokens: int = Field(4_096, ge=1)  # source pieces decoded together, padding counted
-    precision: Literal["float32", "bfloat16"] = "float32"  # of weights and products, in translate and evaluate
+    beam: Free[int] = Field(4, ge=1)  # 6.1, width; 1 is greedy
+    penalty: Free[Literal["gnmt", "length", "none"]] = "gnmt"  # log-probability / ((5 + |Y|) / 6) ** alpha, or ...
+    alpha: Free[float] = Field(0.6, ge=0)  # ... / |Y| ** alpha, or the log-probability as it is
+    max_extra: Noted[int] = Field(50, ge=1)  # 6.1: output at most input length + 50
+    max_length: Noted[int | None] = Field(None, ge=1)  # pieces; output at most this long as well
+    min_length: Noted[int] = Field(0, ge=0)  # pieces
+    groups: Free[int] = Field(1, ge=1)  # diverse beam search: the beam is cut into so many groups that ...
+    diversity: Free[float] = Field(0.5, ge=0)  # ... pay this for each piece that an earlier group has just chosen
+    sample: Noted[bool] = False  # draw each piece at random instead of searching for the best output
+    temperature: Noted[float] = Field(1.0, gt=0)  # of sampling: below 1 is more careful, above 1 more varied
+    top_k: Noted[int] = Field(0, ge=0)  # sample from the k likeliest pieces only; 0 means all
+    top_p: Noted[float] = Field(1.0, gt=0, le=1)  # sample from the likeliest pieces that make up this probability
+    seed: Noted[int] = Field(1, ge=0)  # of sampling
+    long_lines: Noted[Literal["split", "cut"]] = "split"  # lines of more than `max_source` pieces: at sentence ends
+    max_source: Noted[int] = Field(256, ge=1)  # pieces
+    batch_tokens: Free[int] = Field(4_096, ge=1)  # source pieces decoded together, padding counted
+    precision: Free[Literal["float32", "bfloat16"]] = "float32"  # of weights and products, in translate and evaluate
 
     @model_validator(mode="after")
     def _options_fit(self) -> Self:
@@ -223,7 +246,7 @@ class DecodeConfig(Section):
 class Config(Section):
     """Everything a run depends on."""
 
-    seed: int = Field(1, ge=0)  # every random choice comes from it
+    seed: Recipe[int] = Field(1, ge=0)  # every random choice comes from it
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     batch: BatchConfig = BatchConfig()
@@ -262,6 +285,23 @@ def dump_config(config: Config) -> str:
     return yaml.safe_dump(config.model_dump(mode="json", exclude_none=True), sort_keys=False, allow_unicode=True)
 
 
+def on_resume(section: type[Section] = Config, prefix: str = "") -> dict[str, OnResume]:
+    """Each key of the configuration, such as `train.updates`, and its mark."""
+    marks: dict[str, OnResume] = {}
+    for name, field in section.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            marks |= on_resume(field.annotation, f"{prefix}{name}.")
+        else:
+            (marks[f"{prefix}{name}"],) = (mark for mark in field.metadata if isinstance(mark, OnResume))
+    return marks
+
+
+def changes(before: Config, after: Config, mark: OnResume) -> list[str]:
+    """The differences between a run's configuration and the one it is to go on with, in the keys of a mark."""
+    kinds = on_resume()
+    return [line for line in differences(before, after) if kinds[line.partition(": ")[0]] is mark]
+
+
 def differences(before: BaseModel, after: BaseModel) -> list[str]:
     """The keys two configurations disagree on, as `section.key: before -> after`."""
     left, right = dict(_leaves(before.model_dump(mode="json"))), dict(_leaves(after.model_dump(mode="json")))
@@ -280,6 +320,7 @@ def _leaves(value: object, prefix: str = "") -> Iterator[tuple[str, object]]:
 # --- YAML with line numbers -------------------------------------------------------------------------------------
 
 Key = tuple[str | int, ...]
+MOST_VALUES = 100_000  # in a config file: more is a mistake, or aliases of aliases
 
 
 def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[Key, int]]:
@@ -295,23 +336,41 @@ def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[Key, int]]:
 
 
 def _parse_yaml(text: str, name: str) -> tuple[dict[str, Any], dict[Key, int]]:
+    values, lines = _load_yaml(text, name)
+    if values is None:
+        raise ConfigError(f"{name}: is empty; write {{}} for the paper's base model, or begin with configs/base.yaml")
+    if not isinstance(values, dict):
+        raise ConfigError(f"{name}: a config is a mapping of sections (data, model, batch, optim, train, decode)")
+    return values, lines
+
+
+def _load_yaml(text: str, name: str) -> tuple[Any, dict[Key, int]]:
+    """The value that YAML text stands for, and the line of each key in it."""
     try:
+        lines: dict[Key, int] = {}
         node = yaml.compose(text, Loader=yaml.SafeLoader)
-        values = yaml.safe_load(text)
+        for key, line in _node_lines(node, (), (), name):
+            lines[key] = line
+            if len(lines) > MOST_VALUES:
+                raise ConfigError(
+                    f"{name}: more than {MOST_VALUES:,} values, aliases counted as often as they are used"
+                )
+        return yaml.safe_load(text), lines
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ConfigError(f"{name}:{line}: not valid YAML: {error.problem}") from None
+    except RecursionError:
+        raise ConfigError(f"{name}: nested too deeply for a config") from None
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{name}: not valid YAML: {error}") from None
-    if values is None:
-        return {}, {}
-    if not isinstance(values, dict):
-        raise ConfigError(f"{name}: a config is a mapping of sections (data, model, batch, optim, train, decode)")
-    return values, dict(_node_lines(node, (), name))
 
 
-def _node_lines(node: yaml.Node | None, key: Key, name: str) -> Iterator[tuple[Key, int]]:
-    """The line of every key; a key written twice is an error, which PyYAML lets pass."""
+def _node_lines(
+    node: yaml.Node | None, key: Key, around: tuple[yaml.Node, ...], name: str
+) -> Iterator[tuple[Key, int]]:
+    """The line of every key; what PyYAML lets pass is an error: a key given twice, an alias of what is around it."""
+    if node in around:
+        raise ConfigError(f"{name}:{node.start_mark.line + 1}: {'.'.join(map(str, key))} contains itself")
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key_node, value_node in node.value:
@@ -320,11 +379,11 @@ def _node_lines(node: yaml.Node | None, key: Key, name: str) -> Iterator[tuple[K
                 raise ConfigError(f"{name}:{line}: {word} is given twice")
             seen.add(word)
             yield (*key, word), line
-            yield from _node_lines(value_node, (*key, word), name)
+            yield from _node_lines(value_node, (*key, word), (*around, node), name)
     elif isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
             yield (*key, index), item.start_mark.line + 1
-            yield from _node_lines(item, (*key, index), name)
+            yield from _node_lines(item, (*key, index), (*around, node), name)
 
 
 def _parse_override(override: str) -> tuple[tuple[str, ...], object]:
@@ -333,8 +392,8 @@ def _parse_override(override: str) -> tuple[tuple[str, ...], object]:
     if not equals or not all(key):
         raise ConfigError(f"override {override!r} is not of the form section.key=value, such as train.updates=1000")
     try:
-        return key, yaml.safe_load(text)
-    except yaml.YAMLError:
+        return key, _load_yaml(text, f"override {name}")[0]
+    except ConfigError:
         return key, text
 
 
@@ -405,7 +464,7 @@ def _sentence(problem: dict[str, Any], origins: Mapping[Key, str], name: str) ->
     message = str(problem["msg"]).removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
     given = problem.get("input")
-    shown = f" (got {given!r})" if isinstance(given, str | int | float | bool) else ""
+    shown = f" (got {repr(given)[:60]})" if isinstance(given, str | int | float | bool) else ""
     return f"{where}: {dotted}: {message}{shown}"
 
 

@@ -7,7 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mt.config import Config, ModelConfig, differences, dump_config, load_config, parse_config
+from mt.config import (
+    Config,
+    ModelConfig,
+    OnResume,
+    changes,
+    differences,
+    dump_config,
+    load_config,
+    on_resume,
+    parse_config,
+)
 from mt.errors import ConfigError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -95,17 +105,39 @@ def test_a_key_in_the_wrong_section_is_shown_its_home(tmp_path: Path) -> None:
         ("seed: 1\nseed: 2", "my.yaml:2: seed is given twice"),
         ("a: [1", "not valid YAML"),
         ("- 1", "a config is a mapping of sections"),
+        ("", "is empty; write {} for the paper's base model"),
+        ("# nothing yet\n", "is empty"),
+        ("data: &a {train: [*a]}", "my.yaml:1: data.train.0 contains itself"),
+        ("a: " + "[" * 5_000 + "]" * 5_000, "nested too deeply"),
+        ("seed: 99999999999999999999", "seed: 1.000e+20 is too large"),
+        ("data: {train: {prefix: a, weight: 1e9}, valid: b}", "less than or equal to 1000"),
     ],
 )
 def test_impossible_configs_are_refused_in_words(tmp_path: Path, text: str, message: str) -> None:
     assert message in error_of(write(tmp_path, text))
 
 
+def test_aliases_of_aliases_are_refused_at_once(tmp_path: Path) -> None:
+    """Nine to the power of twenty values in twenty lines."""
+    lines = ["a0: &a0 [1]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 21))]
+    assert "more than 100,000 values, aliases counted" in error_of(write(tmp_path, "\n".join(lines)))
+
+
+def test_an_alias_may_still_say_something_twice(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, "data: {train: a, valid: &held out, test: *held}"))
+    assert config.data.test == config.data.valid
+
+
+@pytest.mark.parametrize("value", ["2020-13-45", "[" * 5_000, "{a: *b}", "&a [*a]"])
+def test_an_override_that_is_no_yaml_is_text(tmp_path: Path, value: str) -> None:
+    assert "override train.updates=" in error_of(write(tmp_path, "{}"), f"train.updates={value}")
+
+
 def test_a_missing_file_and_a_malformed_override_are_refused(tmp_path: Path) -> None:
     assert "no such config file" in error_of(tmp_path / "none.yaml")
-    assert "not of the form section.key=value" in error_of(write(tmp_path, ""), "updates 3")
+    assert "not of the form section.key=value" in error_of(write(tmp_path, "{}"), "updates 3")
     assert "is not a section" in error_of(write(tmp_path, "seed: 1"), "seed.deeper=3")
-    assert error_of(write(tmp_path, ""), "seed.deeper=3").startswith("override seed.deeper=3: seed:")
+    assert error_of(write(tmp_path, "{}"), "seed.deeper=3").startswith("override seed.deeper=3: seed:")
 
 
 def test_a_path_names_a_pair_of_files_or_a_table(tmp_path: Path) -> None:
@@ -122,3 +154,63 @@ def test_a_path_names_a_pair_of_files_or_a_table(tmp_path: Path) -> None:
 def test_no_text_makes_the_reader_fail_otherwise_than_in_words(text: str) -> None:
     with contextlib.suppress(ConfigError):
         assert isinstance(parse_config(text, "any.yaml"), Config)
+
+
+# --- What may change when a run goes on ---------------------------------------------------------------------------
+
+# A valid value for each key that is not the default.
+OTHERS: dict[str, str] = {
+    "data.train": "{prefix: a}",
+    "data.valid": "{prefix: b}",
+    "data.test": "{prefix: c}",
+    "data.dir": "elsewhere",
+    "data.src": "fr",
+    "data.tgt": "fr",
+    "data.tokenizer": "a.model",
+    "model.d_model": "256",
+    "model.heads": "4",
+    "train.dir": "elsewhere",
+    "train.best": "loss",
+    "train.average": "4",
+    "train.device": "cpu",
+    "train.precision": "bfloat16",
+    "decode.penalty": "none",
+    "decode.groups": "2",
+    "decode.max_length": "9",
+    "decode.top_p": "0.5",
+    "decode.long_lines": "cut",
+    "decode.precision": "bfloat16",
+}
+
+
+def other_value(key: str) -> str:
+    value: object = Config()
+    for part in key.split("."):
+        value = getattr(value, part)
+    if isinstance(value, bool):
+        return str(not value).lower()
+    return OTHERS.get(key) or str(value + 1 if isinstance(value, int) else value / 2 + 0.01)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("key", on_resume())
+def test_each_key_says_what_becomes_of_a_run_that_goes_on_with_another_value(tmp_path: Path, key: str) -> None:
+    path = write(tmp_path, "data: {train: {prefix: x}, valid: {prefix: y}}")
+    before, after = load_config(path), load_config(path, [f"{key}={other_value(key)}"])
+    assert before != after
+    found = {mark: changes(before, after, mark) for mark in OnResume}
+    (line,) = found.pop(on_resume()[key])
+    assert line.startswith(f"{key}: ")
+    assert not any(found.values())
+
+
+def test_what_decides_the_weights_is_refused_and_where_things_lie_is_free() -> None:
+    marks = on_resume()
+    for section in ("model", "optim", "data.clean"):
+        assert {mark for key, mark in marks.items() if key.startswith(f"{section}.")} == {OnResume.REFUSED}
+    noted = {
+        *("batch.micro_tokens", "batch.multiple", "train.average", "train.checkpoint_every", "train.epochs"),
+        *("train.hours", "train.patience", "train.compile", "decode.max_extra", "decode.max_source"),
+    }
+    assert {marks[key] for key in noted} == {OnResume.NOTED}
+    assert {marks[key] for key in ("seed", "batch.tokens", "train.best", "train.precision")} == {OnResume.REFUSED}
+    assert {marks[key] for key in ("data.dir", "train.dir", "train.log_every", "decode.beam")} == {OnResume.FREE}
