@@ -3,21 +3,28 @@
 Heavy libraries are imported inside the commands, so that `mt --help` answers at once.
 """
 
+import inspect
+import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
-from mt.errors import MtError
+from mt import __version__, streams
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help="Train, run and score the Transformer of 'Attention Is All You Need'.",
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "terminal_width": max(40, shutil.get_terminal_size().columns),
+    },
 )
+
+Door = TypeVar("Door", bound=Callable[..., object])
 
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file, such as configs/base.yaml.")]
 Overrides = Annotated[
@@ -37,7 +44,28 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 Precision = Annotated[str | None, typer.Option(help="float32 or bfloat16. Default: the run's, else float32.")]
 
 
-@app.command()
+def command(door: Door) -> Door:
+    """Make a function a command; the list of commands shows the first paragraph of its docstring, all of it."""
+    summary = (inspect.getdoc(door) or "").split("\n\n")[0]
+    return app.command(short_help=summary)(door)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        streams.write_out(f"mt {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def mt(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and leave.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Train, run and score the Transformer of 'Attention Is All You Need'."""
+
+
+@command
 def prepare(
     config: ConfigFile,
     overrides: Overrides = None,
@@ -58,14 +86,15 @@ def prepare(
         from mt.data.inspection import inspect as inspect_data
 
         inspection = inspect_data(settings, console)
-        sys.stdout.write((as_json(inspection) if json_output else render_text(inspection)) + "\n")
+        shown = as_json(inspection) if json_output else render_text(inspection)
+        streams.write_out(f"{shown}\n")
     else:
         from mt.data.prepare import prepare as prepare_data
 
         prepare_data(settings, console)
 
 
-@app.command()
+@command
 def train(
     config: ConfigFile,
     overrides: Overrides = None,
@@ -98,7 +127,7 @@ def train(
     return train_model(settings, Console(quiet), init_from, dry_run)
 
 
-@app.command()
+@command
 def translate(
     ckpt: Annotated[
         list[Path],
@@ -230,7 +259,7 @@ def translate(
     return run_translation(ckpt, job, device, average, decode, quiet)
 
 
-@app.command()
+@command
 def evaluate(
     ckpt: Annotated[
         list[Path] | None,
@@ -278,7 +307,7 @@ def evaluate(
     quiet: Quiet = False,
 ) -> None:
     """Translate a test set and score it with sacreBLEU, or score files of translations."""
-    from mt.console import Console, print_result
+    from mt.console import Console
     from mt.evaluate.command import evaluate as run_evaluation
     from mt.evaluate.request import Request
 
@@ -305,30 +334,17 @@ def evaluate(
     if request.all_checkpoints:
         from mt.evaluate.curve import bleu_curve
 
-        print_result(bleu_curve(request, console).shown(json_output))
+        shown = bleu_curve(request, console).shown(json_output)
     else:
-        print_result(run_evaluation(request, console).shown(json_output))
+        shown = run_evaluation(request, console).shown(json_output)
+    streams.write_out(f"{shown}\n")
 
 
-@app.command()
+@command
 def report(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, while it trains or later.")],
 ) -> None:
     """Write RUN/report.html, a page to look at: curves, scores, samples, settings, data."""
-    from mt.console import print_result
     from mt.evaluate.report import write_report
 
-    print_result(str(write_report(run)))
-
-
-def main() -> None:
-    """Run the command line; a person's mistake ends in one sentence, never a traceback."""
-    try:
-        app()
-    except MtError as error:
-        sys.exit(_fail(str(error), error.exit_status))
-
-
-def _fail(message: str, status: int) -> int:
-    sys.stderr.write("".join(f"mt: {line}\n" for line in message.split("\n")))
-    return status
+    streams.write_out(f"{write_report(run)}\n")

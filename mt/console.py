@@ -1,6 +1,5 @@
 """What a person sees while a command works: notes, warnings and progress, on stderr only."""
 
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -48,13 +47,13 @@ class Console:
             return
         # Narrow enough for a terminal of 80 columns.
         columns = (BarColumn(10), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
-        with Progress(*columns, console=self._rich) as progress:
+        with _shown(Progress(*columns, console=self._rich)) as progress:
             task = progress.add_task(description, total=total, completed=completed)
             yield lambda completed, status: progress.update(task, completed=completed, description=status)
 
     @contextmanager
-    def track(self, description: str, total: int | None = None, unit: str = "lines") -> Iterator[Advance]:
-        """Show a stage's progress with rate and time left; off a terminal, one line when it ends.
+    def track(self, description: str, total: int | None = None, unit: str = "line") -> Iterator[Advance]:
+        """Show a stage's progress with rate and time left while it runs, and one line when it has ended.
 
         Yields a function to call with the number of units just done.
         """
@@ -66,18 +65,29 @@ class Console:
             nonlocal done
             done += count
             if progress is not None and task is not None:
-                rate = f"{done:,} {unit}, {done / max(time.monotonic() - start, 1e-9):,.0f}/s"
+                rate = f"{counted(done, unit)}, {done / max(time.monotonic() - start, 1e-9):,.0f}/s"
                 share = done / total if total else share
                 progress.update(task, completed=share, total=1 if share else None, rate=rate)
 
         if progress is None:
             yield advance
         else:
-            with progress:
+            with _shown(progress):
                 yield advance
         seconds = time.monotonic() - start
-        if done and progress is None:
-            self.say(f"{description}: {done:,} {unit} in {seconds:.1f} s ({done / max(seconds, 1e-9):,.0f} {unit}/s)")
+        if done:
+            rate = f"{done / max(seconds, 1e-9):,.0f} {unit}s/s"
+            self.say(f"{description}: {counted(done, unit)} in {seconds:.1f} s ({rate})")
+
+
+@contextmanager
+def _shown(progress: Progress) -> Iterator[Progress]:
+    """Show a bar until the end, even when Ctrl-C comes while it is being drawn for the first time."""
+    try:
+        progress.start()
+        yield progress
+    finally:
+        progress.stop()
 
 
 def _progress(console: RichConsole) -> Progress:
@@ -89,6 +99,7 @@ def _progress(console: RichConsole) -> Progress:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=console,
+        transient=True,  # a bar left behind would stand twice where Ctrl-C has wrapped its line
     )
 
 
@@ -101,6 +112,7 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {whole % 60:02d} s" if minutes else f"{whole} s"
 
 
-def print_result(text: str) -> None:
-    """Write a result, the only thing that goes to stdout."""
-    sys.stdout.write(text + "\n")
+def counted(count: int, noun: str) -> str:
+    """A number of things as people say it: 1 line, 2,000 lines, 2 batches."""
+    plural = "" if count == 1 else "es" if noun.endswith(("s", "x", "ch")) else "s"
+    return f"{count:,} {noun}{plural}"

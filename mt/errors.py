@@ -41,3 +41,9 @@ class DiskError(WriteError):
     """A file cannot be written because the disk is full or fails."""
 
     exit_status = 1
+
+
+class Interrupted(MtError):  # noqa: N818 (not an error: it was asked for)
+    """The command was asked to stop, by Ctrl-C or SIGTERM, and has kept what it had."""
+
+    exit_status = 130

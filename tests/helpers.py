@@ -1,11 +1,14 @@
-"""Configurations and processes for tests of training.
+"""Configurations, commands and processes for tests.
 
-Processes are forked, so that torch is imported once; each really trains, and can really be killed.
+Processes of a world are forked, so that torch is imported once; each really trains, and can really be killed.
 """
 
 import os
+import pty
+import select
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -19,6 +22,38 @@ from mt.errors import MtError
 def with_settings(config: Config, **sections: dict[str, Any]) -> Config:
     changed = {name: getattr(config, name).model_copy(update=values) for name, values in sections.items()}
     return config.model_copy(update=changed)
+
+
+def mt(*arguments: object, text: str = "", **options: Any) -> "subprocess.CompletedProcess[str]":
+    """Run `mt ARGUMENTS` as a process of its own, `text` as its stdin."""
+    command = [sys.executable, "-m", "mt", *map(str, arguments)]
+    return subprocess.run(command, input=text, capture_output=True, encoding="utf-8", check=False, **options)
+
+
+def mt_in_terminal(*arguments: object, ctrl_c_after: str = "", times: int = 1) -> tuple[int, str]:
+    """Run `mt ARGUMENTS` in a terminal of 80 columns; its exit status, and all that the terminal was sent.
+
+    ctrl_c_after: as soon as this text has been shown, Ctrl-C is typed so many times.
+    """
+    child, terminal = pty.fork()
+    if not child:
+        os.environ.update(COLUMNS="80", TERM="xterm")
+        os.execv(sys.executable, [sys.executable, "-m", "mt", *map(str, arguments)])
+    shown, deadline = b"", time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            shown += os.read(terminal, 4096) if select.select([terminal], [], [], 0.05)[0] else b""
+        except OSError:  # nobody is left who could write
+            break
+        if ctrl_c_after and ctrl_c_after.encode() in shown:
+            ctrl_c_after = ""
+            for _ in range(times):
+                os.write(terminal, b"\x03")
+                time.sleep(0.02)
+    else:
+        os.kill(child, signal.SIGKILL)
+    os.close(terminal)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), shown.decode()
 
 
 def fork(work: Callable[[], None], errors: Path | None = None, **environment: str) -> int:

@@ -60,7 +60,7 @@ def keep_usable(config: Config, scratch: Path, drops: Drops, console: Console) -
 def _keep_source(source: Source, path: Path, config: Config, seen: SeenPairs, drops: Drops, console: Console) -> Kept:
     data, name = config.data, name_of(source)
     read = kept = line_feeds = repaired = 0
-    with new_text(path) as file, console.track(f"reading {name}", unit="pairs") as advance:
+    with new_text(path) as file, console.track(f"reading {name}", unit="pair") as advance:
         for chunk in read_pairs(source, data.src, data.tgt, config.seed):
             problems = _problems(chunk, config, seen)
             for row, problem in problems.items():
@@ -92,7 +92,7 @@ def learn_tokenizer(sources: Sequence[Kept], config: Config, console: Console) -
     available = 2 * sum(kept.reading.kept * kept.source.weight for kept in sources)
     rate = min(1.0, config.data.tokenizer_sample / available)
     expected = round(rate * available)
-    with console.track(f"learning {config.data.vocab_size:,} pieces", expected, unit="sentences") as advance:
+    with console.track(f"learning {config.data.vocab_size:,} pieces", expected, unit="sentence") as advance:
 
         def counted() -> Iterator[str]:
             for sentences in _sample(sources, rate, config.seed):
@@ -119,7 +119,7 @@ def encode_training(
     total = sum(kept.reading.kept for kept in sources)
     chunks = ((index, *chunk) for index, kept in enumerate(sources) for chunk in kept.chunks())
     origins = []
-    with CorpusWriter(folder) as writer, console.track("encoding", total, unit="pairs") as advance:
+    with CorpusWriter(folder) as writer, console.track("encoding", total, unit="pair") as advance:
         for (index, numbers, source_lines, target_lines), pairs in _encoded(tokenizer, chunks):
             source = sources[index].source
             problems = length_problems(pairs, config.data.clean)

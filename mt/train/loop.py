@@ -20,13 +20,14 @@ from mt.checkpoint import (
     stop_name,
 )
 from mt.config import Config, dump_config
-from mt.console import Console, duration, print_result
+from mt.console import Console, duration
 from mt.data.batches import Rows, batches_from
 from mt.data.prepare import Prepared, prepare
 from mt.device import choose_device
 from mt.distributed import LostContactError, World, joined
 from mt.errors import MtError
 from mt.evaluate.report import write_report
+from mt.streams import write_out
 from mt.train.folder import locked, note_session, write_whole
 from mt.train.metrics import MetricsLog
 from mt.train.rehearsal import rehearse
@@ -80,7 +81,7 @@ def _train(config: Config, world: World, console: Console, init_from: Path | Non
                 _warn_of_memory(run, console)
             if dry_run:
                 if world.is_main:
-                    print_result(str(plan))
+                    write_out(f"{plan}\n")
                 return
         if not world.is_main:
             _run_updates(run, None, console)

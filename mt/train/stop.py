@@ -5,13 +5,7 @@ import signal
 from types import FrameType, TracebackType
 from typing import Self
 
-from mt.errors import MtError
-
-
-class Interrupted(MtError):  # noqa: N818 (not an error: it was asked for)
-    """The run was asked to stop and has saved its state."""
-
-    exit_status = 130
+from mt.errors import Interrupted as Interrupted
 
 
 class StopRequest:

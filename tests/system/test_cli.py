@@ -5,11 +5,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers import mt, mt_in_terminal
 
-
-def mt(*arguments: str | Path, text: str = "") -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "mt", *map(str, arguments)]
-    return subprocess.run(command, input=text, capture_output=True, text=True, encoding="utf-8", check=False)
+import mt as package
 
 
 def test_raw_text_becomes_translations_with_a_score(toy_yaml: Path, toy_text: Path, tmp_path: Path) -> None:
@@ -76,3 +74,75 @@ def test_help_names_every_command() -> None:
     assert result.returncode == 0
     for command in ("prepare", "train", "translate", "evaluate"):
         assert command in result.stdout
+
+
+@pytest.mark.parametrize("columns", [40, 200])
+def test_help_fits_the_terminal_and_cuts_no_summary(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    shown = mt("-h").stdout
+    assert max(map(len, shown.splitlines())) <= columns
+    assert "page to look at: curves, scores, samples, settings, data." in " ".join(shown.split())
+    if columns == 200:
+        assert max(map(len, shown.splitlines())) > 80
+
+
+def test_the_version_is_said_alike_by_command_and_package() -> None:
+    assert mt("--version").stdout == f"mt {package.__version__}\n"
+
+
+def test_a_shell_can_complete_commands(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "--install-completion" in mt("--help").stdout
+    monkeypatch.setenv("_MT_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", "mt tra")
+    monkeypatch.setenv("COMP_CWORD", "1")
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys; sys.argv = ['mt']; from mt.__main__ import main; main()"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.split() == ["train", "translate"]
+
+
+SCORING = "evaluate --hyp {file} --ref {file}"
+
+
+@pytest.mark.parametrize("arguments", ["--version", "--help", SCORING])
+@pytest.mark.parametrize("redirection", [">/dev/full", "<&- >&-"])
+def test_a_stdout_that_cannot_be_written_ends_in_a_sentence(tmp_path: Path, arguments: str, redirection: str) -> None:
+    (tmp_path / "file").write_text("Ein Satz.\n")
+    command = f"{sys.executable} -m mt {arguments.format(file=tmp_path / 'file')} {redirection}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith("mt: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_pipe_closed_early_ends_a_command_quietly(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("Ein Satz.\n")
+    command = f"{sys.executable} -m mt {SCORING.format(file=tmp_path / 'file')} | true"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("command", ["prepare", "evaluate", "translate"])
+def test_ctrl_c_ends_a_command_in_one_sentence(
+    toy_run: Path, toy_text: Path, toy_yaml: Path, tmp_path: Path, command: str, times: int
+) -> None:
+    for language in ("en", "de"):
+        text = "".join(f"{number} a man runs here .\n" for number in range(50_000))
+        (tmp_path / f"long.{language}").write_text(text)
+    source, reference = tmp_path / "long.en", tmp_path / "long.de"
+    arguments = {
+        "prepare": [toy_yaml, f"data.train={tmp_path / 'long'}", "data.clean.copies=no"],
+        "evaluate": ["--ckpt", toy_run, "--device", "cpu", "--src", source, "--ref", reference],
+        "translate": ["--ckpt", toy_run, "--device", "cpu", "--input", source, "--output", tmp_path / "out"],
+    }[command]
+    bar = "reading" if command == "prepare" else "translating"
+    status, shown = mt_in_terminal(command, *arguments, ctrl_c_after=bar, times=times)
+    assert status == 130, shown
+    assert "Traceback" not in shown
+    assert shown.count("mt: stopped") == 1
+    assert shown.rindex("mt: stopped") > shown.rindex(bar)
+    assert not (tmp_path / "out").exists()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mt.cli import main
+from mt.__main__ import main
 
 REFERENCE = ["Der Hund bellt laut im Hof.", "Die Katze schläft auf dem Sofa.", "Es regnet heute sehr stark."]
 SECOND = ["Laut bellt der Hund im Hof.", "Auf dem Sofa schläft die Katze.", "Heute regnet es heftig."]

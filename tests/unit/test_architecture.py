@@ -15,7 +15,7 @@ PACKAGE = ROOT / "mt"
 # Each entry is a room: imports go to lower floors, or stay within a room.
 FLOORS = [
     ["mt.errors"],
-    ["mt.config", "mt.console", "mt.files", "mt.device", "mt.distributed"],
+    ["mt.config", "mt.console", "mt.files", "mt.streams", "mt.device", "mt.distributed"],
     ["mt.demo", "mt.pages", "mt.model"],
     ["mt.data"],
     ["mt.checkpoint"],
@@ -135,7 +135,7 @@ def test_the_lowest_floors_import_no_torch() -> None:
 def test_help_imports_no_torch() -> None:
     code = (
         "import sys; sys.argv = ['mt', '--help']\n"
-        "from mt.cli import main\n"
+        "from mt.__main__ import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
         "heavy = {'torch', 'numpy', 'datasets', 'sentencepiece', 'sacrebleu', 'yaml'} & set(sys.modules)\n"
@@ -149,7 +149,7 @@ def test_training_from_prepared_data_never_imports_datasets(toy_yaml: Path) -> N
     subprocess.run(prepare, check=True)
     code = (
         f"import sys; sys.argv = ['mt', 'train', {str(toy_yaml)!r}, 'train.updates=1', '--quiet']\n"
-        "from mt.cli import main\n"
+        "from mt.__main__ import main\n"
         "try: main()\n"
         "except SystemExit as end: assert not end.code, end.code\n"
         "assert 'datasets' not in sys.modules"
