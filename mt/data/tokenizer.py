@@ -19,10 +19,11 @@ PAD, BOS, EOS, UNK = 0, 1, 2, 3
 # Characters that fill the last 0.01% of the sample are spelt in bytes, so rare signs do not use up the vocabulary.
 CHARACTER_COVERAGE = 0.9999
 
-_SPACE_MARK, _ESCAPE = "\u2581", "\ue000"  # the second is a private-use character, free for such purposes
-_ESCAPED = {_ESCAPE + "0": _ESCAPE, _ESCAPE + "1": _SPACE_MARK}
+SPACE_MARK = "\u2581"  # what sentencepiece writes for a space
+_ESCAPE = "\ue000"  # a private-use character, free for such purposes
+_ESCAPED = {_ESCAPE + "0": _ESCAPE, _ESCAPE + "1": SPACE_MARK}
 _ESCAPES = {mark: code for code, mark in _ESCAPED.items()}
-_TO_ESCAPE = re.compile(f"[{_ESCAPE}{_SPACE_MARK}]")
+_TO_ESCAPE = re.compile(f"[{_ESCAPE}{SPACE_MARK}]")
 _TO_UNESCAPE = re.compile(f"{_ESCAPE}[01]")
 
 
@@ -51,20 +52,15 @@ class Tokenizer:
         )
         return hashlib.sha256(table.encode()).hexdigest()
 
+    @cached_property
+    def text_pieces(self) -> dict[str, tuple[int, float]]:
+        """Id and score of each piece that is neither a byte nor special; BPE makes the piece of highest score first."""
+        text = (index for index in range(UNK + 1, len(self)) if not self.is_byte(index))
+        return {self._processor.id_to_piece(index): (index, self._processor.get_score(index)) for index in text}
+
     def encode(self, lines: list[str]) -> list[list[int]]:
         """The ids of each line, without BOS or EOS. Other threads go on meanwhile."""
         ids: list[list[int]] = self._processor.encode(_escaped(lines), out_type=int, num_threads=1)
-        return ids
-
-    def sample(self, lines: list[str], seed: int, alpha: float) -> list[list[int]]:
-        """Encode with BPE-dropout: each merge is skipped with probability `alpha`; the seed decides which.
-
-        Provilkov et al., 2020.
-        """
-        sentencepiece.set_random_generator_seed(seed)
-        ids: list[list[int]] = self._processor.encode(
-            _escaped(lines), out_type=int, enable_sampling=True, alpha=alpha, nbest_size=-1, num_threads=1
-        )
         return ids
 
     def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
@@ -82,7 +78,7 @@ class Tokenizer:
 
     def starts_word(self, index: int) -> bool:
         """Whether a piece begins with the space before a word."""
-        return str(self._processor.id_to_piece(index)).startswith(_SPACE_MARK)
+        return str(self._processor.id_to_piece(index)).startswith(SPACE_MARK)
 
 
 def train_tokenizer(sentences: Iterable[str], vocab_size: int) -> Tokenizer:
@@ -125,7 +121,7 @@ def _training_failure(message: str, vocab_size: int) -> str:
 
 
 def _escaped(lines: list[str]) -> list[str]:
-    if not any(_SPACE_MARK in line or _ESCAPE in line for line in lines):
+    if not any(SPACE_MARK in line or _ESCAPE in line for line in lines):
         return lines
     return [_TO_ESCAPE.sub(lambda found: _ESCAPES[found[0]], line) for line in lines]
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from mt.checkpoint import (
 from mt.config import Config, differences
 from mt.console import Console
 from mt.data.batches import Cursor, Lengths
+from mt.data.bpe_dropout import BpeDropout
 from mt.data.prepare import Prepared
 from mt.data.tokenizer import Tokenizer
 from mt.device import choose_device, choose_precision, repeat_exactly, settle
@@ -68,6 +69,10 @@ class Run:
     @property
     def precision(self) -> torch.dtype:
         return choose_precision(self.config.train.precision, self.device)
+
+    @cached_property
+    def bpe_dropout(self) -> BpeDropout:
+        return BpeDropout(self.prepared.tokenizer, self.config.train.bpe_dropout, self.config.seed)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:

@@ -16,7 +16,6 @@ from mt.train.loss import smoothed_loss
 from mt.train.memory import is_out_of_memory, release
 from mt.train.optim import learning_rate
 from mt.train.run import Run
-from mt.train.sampling import with_bpe_dropout
 from mt.train.stop import Interrupted
 
 
@@ -112,15 +111,15 @@ def _halved(pieces: Pieces, halvings: int) -> Pieces:
 
 def _accumulate_all(run: Run, pieces: Pieces, tokens: int, stopping: Callable[[], bool]) -> Tensor:
     config, corpus = run.config, run.prepared.train
-    alpha, smoothing = config.train.bpe_dropout, config.train.label_smoothing
+    smoothing = config.train.label_smoothing
     loss = torch.zeros((), device=run.device)
     for index, rows in pieces:
         if stopping():
             break
         torch.manual_seed(dropout_seed(config.seed, run.update + 1, index))
-        if alpha:
+        if config.train.bpe_dropout:
             # `tokens` stays the number of plain pieces, which all processes know, so this loss reads a little high.
-            sampled = with_bpe_dropout(corpus, rows, run.prepared.tokenizer, alpha, config.seed, run.cursor.epoch)
+            sampled = run.bpe_dropout.take(corpus, rows, run.cursor.epoch)
             loss += accumulate(run.model, sampled, np.arange(len(rows)), tokens, smoothing, run.precision)
         else:
             loss += accumulate(run.model, corpus, rows, tokens, smoothing, run.precision)

@@ -56,8 +56,8 @@ def wait_for_updates(run: Path, count: int) -> None:
 
 @pytest.fixture
 def config(toy_config: Config, quiet: Console) -> Config:
-    """With dropout on; micro-batches a multiple of 4, so that any of 1, 2 and 4 processes draws the same masks."""
-    config = with_settings(toy_config, batch={"multiple": 4})
+    """With dropout of both kinds; micro-batches a multiple of 4, so that 1, 2 and 4 processes draw the same masks."""
+    config = with_settings(toy_config, batch={"multiple": 4}, train={"bpe_dropout": 0.1})
     prepare(config, quiet)
     return config
 

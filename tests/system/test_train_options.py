@@ -1,6 +1,8 @@
 """What a trainer may switch on: each does what it says, and a resumed run stays the uninterrupted one."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,6 @@ from mt.errors import CheckpointError, UsageError
 from mt.train.loop import train
 from mt.train.metrics import read_metrics
 from mt.train.run import Run, start_or_resume
-from mt.train.sampling import with_bpe_dropout
 from mt.train.update import take_update
 
 
@@ -63,6 +64,14 @@ def test_with_it_a_resumed_run_is_the_uninterrupted_run_bit_for_bit(
     assert all(torch.equal(weight, expected[name]) for name, weight in newest(tmp_path / "resumed").items())
 
 
+def test_bpe_dropout_repeats_in_every_process(toy_yaml: Path, tmp_path: Path) -> None:
+    """A command of its own for the whole run, for its beginning, and for its end."""
+    for folder, updates in (("straight", 8), ("resumed", 5), ("resumed", 8)):
+        settings = ["train.bpe_dropout=0.2", f"train.updates={updates}", f"train.dir={tmp_path / folder}"]
+        subprocess.run([sys.executable, "-m", "mt", "train", str(toy_yaml), *settings, "--quiet"], check=True)
+    assert losses(tmp_path / "resumed") == losses(tmp_path / "straight")
+
+
 def test_recomputing_activations_changes_no_bit_of_the_run(toy_config: Config, quiet: Console) -> None:
     """The same dropout masks are drawn again."""
     plain = new_run(toy_config, quiet)
@@ -93,22 +102,6 @@ def test_the_moving_average_is_what_a_checkpoint_translates_with(toy_config: Con
     with run.averaged():
         torch.testing.assert_close(list(run.model.parameters()), average)
     assert all(torch.equal(p, before) for p, before in zip(run.model.parameters(), raw, strict=True))
-
-
-def test_bpe_dropout_keeps_the_text_and_cuts_it_anew_each_epoch(toy_config: Config, quiet: Console) -> None:
-    prepared = prepare(toy_config, quiet)
-    rows = plan_batches(new_run(toy_config, quiet).lengths_N2, 200, 1, 0)[0]
-
-    def cut(epoch: int) -> list[list[int]]:
-        sampled = with_bpe_dropout(prepared.train, rows, prepared.tokenizer, 0.5, 1, epoch).target
-        return [sampled[i].tolist() for i in range(len(sampled))]
-
-    plain = prepared.train.target.take(rows)
-    assert prepared.tokenizer.decode(cut(0)) == prepared.tokenizer.decode(
-        [plain[i].tolist() for i in range(len(plain))]
-    )
-    assert cut(0) == cut(0)
-    assert cut(0) != cut(1)
 
 
 def test_training_ends_with_the_epochs(toy_config: Config, quiet: Console) -> None:
@@ -194,7 +187,6 @@ def test_tensorboard_draws_the_figures(toy_config: Config, quiet: Console) -> No
 def test_without_its_extra_tensorboard_is_one_sentence(
     toy_config: Config, quiet: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import sys
 
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)

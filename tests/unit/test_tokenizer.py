@@ -36,11 +36,6 @@ def test_lines_do_not_influence_each_other(tokenizer, lines):
     assert tokenizer.encode(lines) == [tokenizer.encode([line])[0] for line in lines]
 
 
-@given(any_line, st.integers(0, 2**32 - 1), st.floats(0, 1))
-def test_any_line_survives_bpe_dropout(tokenizer, line, seed, alpha):
-    assert tokenizer.decode(tokenizer.sample([line], seed, alpha)) == [line]
-
-
 @given(st.lists(st.integers(0, 339), max_size=50))
 def test_any_ids_decode_to_one_line(tokenizer, ids):
     (line,) = tokenizer.decode([ids])
@@ -102,22 +97,6 @@ def test_threads_encode_alike(tokenizer):
     with ThreadPoolExecutor(4) as pool:
         results = list(pool.map(tokenizer.encode, [sentences()] * 8))
     assert results == [tokenizer.encode(sentences())] * 8
-
-
-def test_bpe_dropout_is_decided_by_its_seed(tokenizer):
-    lines = sentences(100)
-    first = tokenizer.sample(lines, 1, 0.1)
-    assert tokenizer.sample(lines, 2, 0.1) != first
-    assert tokenizer.sample(lines, 1, 0.1) == first
-
-
-def test_bpe_dropout_of_nothing_is_plain_encoding(tokenizer):
-    assert tokenizer.sample(sentences(), 1, 0.0) == tokenizer.encode(sentences())
-
-
-def test_bpe_dropout_of_everything_leaves_characters(tokenizer):
-    (pieces,) = tokenizer.sample(["the cat"], 1, 1.0)
-    assert len(pieces) == len(" the cat")
 
 
 def test_pieces_join_to_the_line(tokenizer):

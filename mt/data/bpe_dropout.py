@@ -1,0 +1,189 @@
+"""BPE-dropout: in training, each merge of a word's pieces is skipped at random (Provilkov et al., 2020).
+
+Each word of each epoch has one random number in [0, 1), which decides all its merges as an arithmetic decoder would:
+each decision cuts the interval of the numbers that lead to it, so that a segmentation is an interval in the end. One
+that was found is remembered for all numbers in its interval; what is remembered changes the speed, never the result.
+"""
+
+from bisect import bisect_right
+from heapq import heappop, heappush
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from mt.data.batches import Rows
+from mt.data.corpus import Corpus, Ids, Sentences, Whole
+from mt.data.tokenizer import SPACE_MARK, Tokenizer
+from mt.errors import DataError
+
+KEPT = 300_000  # segmentations remembered ...
+LONGEST_KEPT = 16  # ... of words of at most so many pieces; longer ones hardly recur
+NARROWEST = 2.0**-32  # an interval below this no longer halves evenly in float64: the next decisions take a new number
+MOST_MERGES = 1_000  # a word of more is always looked at
+ID_BYTES = 2
+
+
+class Segmentation(NamedTuple):
+    """A text's pieces, and the interval of the numbers that give them: empty when one number did not decide all."""
+
+    pieces: list[str]
+    start: float
+    end: float
+
+
+Kept = tuple[list[float], list[tuple[float, bytes]]]  # where intervals start, in order; where each ends, and its ids
+
+
+class BpeDropout:
+    """Pairs of a corpus with each merge skipped with probability `rate`.
+
+    A pair's segmentation depends on seed, epoch and its place in the corpus alone: neither on where a run stopped nor
+    on which process trains the pair. Not to be shared by threads.
+    Raises DataError when the tokenizer is not a BPE whose pieces stay within words.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, rate: float, seed: int) -> None:
+        self._rate = rate
+        self._seed = seed
+        self._pieces = tokenizer.text_pieces
+        _check_is_bpe(self._pieces)
+        self._texts_V = [""] * len(tokenizer)
+        self._merges_V = np.zeros(len(tokenizer), dtype=np.int64)
+        self._begins_V = np.ones(len(tokenizer), dtype=bool)
+        self._alone_V = np.ones(len(tokenizer), dtype=bool)
+        for text, (index, _) in self._pieces.items():
+            self._texts_V[index] = text
+            self._merges_V[index] = len(text) - 1
+            self._begins_V[index] = text.startswith(SPACE_MARK)
+            self._alone_V[index] = False
+        self._plain_from = _plain_from(rate)
+        self._kept: dict[bytes, Kept] = {}
+        self._count = 0
+
+    def take(self, corpus: Corpus, rows: Rows, epoch: int) -> Corpus:
+        """The pairs of `rows`, in that order, segmented anew."""
+        return Corpus(self._take(corpus.source, rows, epoch, side=1), self._take(corpus.target, rows, epoch, side=2))
+
+    def _take(self, sentences: Sentences, rows: Rows, epoch: int, side: int) -> Sentences:
+        plain = sentences.take(rows)
+        if not len(plain):
+            return plain
+        starts_W = self._word_starts(plain.ids)
+        ends_W = np.append(starts_W[1:], len(plain.ids))
+        numbers_W = self._numbers(sentences, rows, epoch, side)[starts_W]
+        merges_W = np.add.reduceat(self._merges_V[plain.ids], starts_W)
+        plain_from_W = self._plain_from[np.minimum(merges_W, len(self._plain_from) - 1)]
+        changed = np.flatnonzero(numbers_W < plain_from_W)
+
+        ids, done = plain.ids.tobytes(), 0
+        parts: list[bytes] = []
+        growth: list[int] = []
+        columns = (ID_BYTES * starts_W[changed], ID_BYTES * ends_W[changed], numbers_W[changed])
+        for start, end, number in zip(*(column.tolist() for column in columns), strict=True):
+            word = self._segmented(ids[start:end], number)
+            parts += ids[done:start], word
+            growth.append((len(word) - end + start) // ID_BYTES)
+            done = end
+        parts.append(ids[done:])
+        lengths_B = plain.lengths.copy()
+        sentence = np.searchsorted(plain.offsets, starts_W[changed], side="right") - 1
+        np.add.at(lengths_B, sentence, np.array(growth, dtype=np.int64))
+        return Sentences(np.frombuffer(b"".join(parts), dtype=np.uint16), np.append(0, np.cumsum(lengths_B)))
+
+    def _word_starts(self, ids_N: Ids) -> Whole:
+        """Where words begin. What is no text piece stands alone, as no merge crosses it."""
+        begins_N = self._begins_V[ids_N]
+        begins_N[1:] |= self._alone_V[ids_N[:-1]]
+        return np.flatnonzero(begins_N)
+
+    def _numbers(self, sentences: Sentences, rows: Rows, epoch: int, side: int) -> npt.NDArray[np.float64]:
+        """A random number for each id of the sentences of `rows`.
+
+        Seed, epoch and side have a stream of their own, in which each id of the corpus has its place.
+        """
+        stream = np.random.PCG64([self._seed, epoch, side])
+        random, place, numbers = np.random.Generator(stream), 0, []
+        for start, length in zip(sentences.offsets[rows].tolist(), sentences.lengths[rows].tolist(), strict=True):
+            stream.advance(start - place)
+            numbers.append(random.random(length))
+            place = start + length
+        return np.concatenate(numbers)
+
+    def _segmented(self, word: bytes, number: float) -> bytes:
+        """The segmentation that `number` chooses for a word, both as ids."""
+        starts, found = self._kept.get(word, ([], []))
+        place = bisect_right(starts, number)
+        if place and number < found[place - 1][0]:
+            return found[place - 1][1]
+        text = "".join(self._texts_V[index] for index in np.frombuffer(word, dtype=np.uint16).tolist())
+        pieces, start, end = self.segment(text, number)
+        ids = np.array([self._pieces[piece][0] for piece in pieces], dtype=np.uint16).tobytes()
+        if start < end and len(word) <= ID_BYTES * LONGEST_KEPT:
+            self._keep(word, place, start, end, ids)
+        return ids
+
+    def _keep(self, word: bytes, place: int, start: float, end: float, ids: bytes) -> None:
+        if self._count == KEPT:
+            self._kept, self._count = {}, 0
+            place = 0
+        starts, found = self._kept.setdefault(word, ([], []))
+        starts.insert(place, start)
+        found.insert(place, (end, ids))
+        self._count += 1
+
+    def segment(self, text: str, number: float) -> Segmentation:
+        """Merge the characters of a text, the highest score first, skipping what `number` says.
+
+        As sentencepiece does it: two neighbours that were not merged stay apart until one of them has grown.
+        """
+        symbols = list(text)
+        before, after = list(range(-1, len(text) - 1)), list(range(1, len(text) + 1))
+        queue: list[tuple[float, int, int, int]] = []  # by score, then from left to right
+
+        def propose(left: int, right: int) -> None:
+            if left >= 0 and right < len(symbols):
+                merged = symbols[left] + symbols[right]
+                if (known := self._pieces.get(merged)) is not None:
+                    heappush(queue, (-known[1], left, right, len(merged)))
+
+        for right in range(1, len(symbols)):
+            propose(right - 1, right)
+        low, high, more = 0.0, 1.0, None
+        while queue:
+            _, left, right, length = heappop(queue)
+            if not symbols[left] or not symbols[right] or len(symbols[left]) + len(symbols[right]) != length:
+                continue  # one of them has been merged with something else
+            if high - low < NARROWEST:
+                more = more or np.random.Generator(np.random.PCG64([self._seed, int(number * 2**53)]))
+                low, high, number = 0.0, 1.0, more.random()
+            middle = low + (high - low) * self._rate
+            if number < middle:
+                high = middle
+                continue
+            low = middle
+            symbols[left] += symbols[right]
+            symbols[right] = ""
+            after[left] = after[right]
+            if after[left] < len(symbols):
+                before[after[left]] = left
+            propose(before[left], left)
+            propose(left, after[left])
+        pieces = [symbol for symbol in symbols if symbol]
+        return Segmentation(pieces, low, high) if more is None else Segmentation(pieces, 0.0, 0.0)
+
+
+def _plain_from(rate: float) -> npt.NDArray[np.float64]:
+    """By number of merges, from which random number on a word stays as it is; always 1 at the end."""
+    starts = [0.0]
+    while 1.0 - starts[-1] >= NARROWEST and len(starts) < MOST_MERGES:
+        starts.append(starts[-1] + (1.0 - starts[-1]) * rate)
+    return np.array([*starts, 1.0])
+
+
+def _check_is_bpe(pieces: dict[str, tuple[int, float]]) -> None:
+    if any(score != int(score) for _, score in pieces.values()) or any(SPACE_MARK in text[1:] for text in pieces):
+        raise DataError(
+            "train.bpe_dropout needs a BPE tokenizer whose pieces stay within words, as mt prepare makes it: "
+            "leave data.tokenizer out, or set train.bpe_dropout=0"
+        )
