@@ -14,7 +14,7 @@ from mt.errors import UsageError
 from mt.files import write_whole
 from mt.model.inspection import attention_maps
 from mt.model.transformer import Transformer
-from mt.translate.attention_page import attention_page
+from mt.pages.attention_page import attention_page
 from mt.translate.decoding import pad
 from mt.translate.translator import Translator, decoding_batches
 

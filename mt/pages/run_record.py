@@ -1,0 +1,67 @@
+"""What is known of a run, as plain values: what its report shows."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mt.pages.charts import Point
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """Each part is empty where nothing is known. Records are those that training and evaluation write as JSON."""
+
+    name: str
+    problems: Sequence[str] = ()  # what could not be read, or went wrong
+    languages: tuple[str, str] = ("", "")  # source and target
+    planned: int = 0  # updates
+    judged_by: str = "bleu"  # or "loss": what makes a validation the best
+    taken: str = ""  # "best" or "averaged": the checkpoint that stands for the run
+    updates: Sequence[Record] = ()
+    validations: Sequence[Record] = ()
+    averages: Sequence[Record] = ()  # validations of averaged checkpoints
+    scores: Sequence[Record] = ()
+    curves: Sequence[Record] = ()  # BLEU of the checkpoints on a test set
+    settings: Sequence[tuple[str, str, str]] = ()  # key, the base model's value, this run's
+    config: str = ""  # all settings, as YAML
+    manifest: Record | None = None  # of the prepared data
+    lengths: Sequence[tuple[str, Sequence[int]]] = ()  # by language, how many sentences have 0, 1, 2, ... pieces
+    sessions: Sequence[Record] = ()  # one for each time that training was started
+
+    @property
+    def last(self) -> int:
+        return max((record["update"] for record in [*self.updates, *self.validations]), default=0)
+
+    @property
+    def best(self) -> Record | None:
+        """The best validation, without the averages; of equal ones the first."""
+        judged = [record for record in self.validations if number(record, f"valid_{self.judged_by}") is not None]
+        sign = -1 if self.judged_by == "loss" else 1
+        return max(judged, key=lambda record: sign * record[f"valid_{self.judged_by}"], default=None)
+
+
+def number(record: Record, key: str) -> float | None:
+    """A finite number under `key`, if there is one."""
+    value = record.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def points(records: Sequence[Record], key: str) -> list[Point]:
+    """The numbers under `key`, by update."""
+    return [(record["update"], value) for record in records if (value := number(record, key)) is not None]
+
+
+def mapping(record: Record | None, key: str) -> Record:
+    """The record under `key`; empty when there is none."""
+    value = (record or {}).get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def as_records(found: Any) -> list[Record]:
+    """The records of a list; whatever else is in it is passed over."""
+    return [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []
