@@ -35,17 +35,28 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
     import torch
 
     if name == "auto":
-        quick = (
-            torch.cuda.is_bf16_supported() if device.type == "cuda" else device.type == "cpu" and _cpu_has_bfloat16()
-        )
-        return torch.bfloat16 if quick else torch.float32
+        return torch.float32 if is_emulated(torch.bfloat16, device) else torch.bfloat16
     return torch.bfloat16 if name == "bfloat16" else torch.float32
 
 
-def _cpu_has_bfloat16() -> bool:
+def is_emulated(precision: "torch.dtype", device: "torch.device") -> bool:
+    """Whether a device computes products of this type out of float32 ones, which is slower than float32 itself."""
     import torch
 
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    if precision != torch.bfloat16:
+        return False
+    if device.type == "cuda":
+        return not torch.cuda.is_bf16_supported(including_emulation=False)
+    has_bfloat16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return device.type != "cpu" or not (has_bfloat16 and onednn_takes_bfloat16())
+
+
+def onednn_takes_bfloat16() -> bool:
+    """Whether the CPU's matrix kernels know bfloat16; ONEDNN_MAX_CPU_ISA may forbid what the CPU has."""
+    import torch
+
+    is_supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    return bool(is_supported())
 
 
 def settle() -> None:

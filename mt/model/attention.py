@@ -1,32 +1,45 @@
 """Attention (section 3.2)."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mt.model.cache import LayerCache
 from mt.model.layout import Layout
 
 # Above this many scores a head, torch's fused kernel is quicker on the CPU; below, plain products are.
 SHORT = 128 * 128
 
+# --- 3.2.1 Scaled dot-product attention --------------------------------------------------------------------------
+
 
 def scaled_dot_product_attention(
-    q_BHTK: Tensor, k_BHSK: Tensor, v_BHSK: Tensor, mask: Tensor | None = None, causal: bool = False
+    q_BHTK: Tensor,
+    k_BHSK: Tensor,
+    v_BHSK: Tensor,
+    mask: Tensor | None = None,
+    causal: bool = False,
+    weights: list[Tensor] | None = None,
 ) -> Tensor:
     """softmax(q k^T / sqrt(d_k)) v, equation 1 (section 3.2.1).
 
     mask: True where a key may be attended to, broadcastable to [B, H, T, S].
     causal: position t attends to keys <= t only, the look-ahead mask (section 3.2.3).
+    weights: where given, the softmax [B, H, T, S] is appended to it.
     """
     T, S = q_BHTK.size(-2), k_BHSK.size(-2)
-    if q_BHTK.device.type != "cpu" or T * S > SHORT:
+    if weights is None and (q_BHTK.device.type != "cpu" or T * S > SHORT):
         return F.scaled_dot_product_attention(q_BHTK, k_BHSK, v_BHSK, attn_mask=mask, is_causal=causal)
     if causal:
         mask = look_ahead_mask(T, q_BHTK.device)
-    return attention_weights(q_BHTK, k_BHSK, mask) @ v_BHSK
+    weights_BHTS = attention_weights(q_BHTK, k_BHSK, mask)
+    if weights is not None:
+        weights.append(weights_BHTS)
+    return weights_BHTS @ v_BHSK
 
 
 def attention_weights(q_BHTK: Tensor, k_BHSK: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -38,9 +51,21 @@ def attention_weights(q_BHTK: Tensor, k_BHSK: Tensor, mask: Tensor | None = None
     return scores_BHTS.softmax(dim=-1)
 
 
-def look_ahead_mask(length: int, device: torch.device) -> Tensor:
-    """True on and below the diagonal: position t may attend to positions <= t (section 3.2.3)."""
-    return torch.ones(length, length, dtype=torch.bool, device=device).tril()
+# --- 3.2.2 Multi-head attention ----------------------------------------------------------------------------------
+
+
+def split_heads(x_BTD: Tensor, heads: int) -> Tensor:
+    """[B, T, D] to [B, H, T, K] (section 3.2.2)."""
+    B, T, D = x_BTD.shape
+    return x_BTD.view(B, T, heads, D // heads).transpose(1, 2)
+
+
+def join_heads(x_BHTK: Tensor) -> Tensor:
+    """[B, H, T, K] to [B, T, D], the Concat of section 3.2.2."""
+    return x_BHTK.transpose(1, 2).flatten(-2)
+
+
+# --- 3.2.3 Applications of attention -----------------------------------------------------------------------------
 
 
 class SelfAttention(nn.Module):
@@ -49,35 +74,41 @@ class SelfAttention(nn.Module):
     The projections W^Q, W^K and W^V of all heads are one matrix product.
     """
 
-    def __init__(self, d_model: int, heads: int) -> None:
+    def __init__(self, d_model: int, heads: int, causal: bool) -> None:
         super().__init__()
         self.heads = heads
+        self.causal = causal
         self.qkv = nn.Linear(d_model, 3 * d_model)
         self.out = nn.Linear(d_model, d_model)
 
-    def project(self, x_ND: Tensor, layout: Layout) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values, each [B, H, T, K]."""
-        q_BTD, k_BTD, v_BTD = layout.pad(self.qkv(x_ND)).chunk(3, dim=-1)
-        return split_heads(q_BTD, self.heads), split_heads(k_BTD, self.heads), split_heads(v_BTD, self.heads)
-
-    def forward(self, x_ND: Tensor, layout: Layout, causal: bool = False) -> Tensor:
-        q_BHTK, k_BHTK, v_BHTK = self.project(x_ND, layout)
-        # Padding stands at the end, where the look-ahead mask hides it from every real position.
-        return self.attend(q_BHTK, k_BHTK, v_BHTK, layout, None if causal else layout.mask, causal)
-
-    def attend(
-        self,
-        q_BHTK: Tensor,
-        k_BHSK: Tensor,
-        v_BHSK: Tensor,
-        layout: Layout,
-        mask: Tensor | None = None,
-        causal: bool = False,
+    def forward(
+        self, x_ND: Tensor, layout: Layout, cache: LayerCache | None = None, weights: list[Tensor] | None = None
     ) -> Tensor:
-        """Attend with each head, concatenate, and project by W^O."""
-        attended_BTD = join_heads(scaled_dot_product_attention(q_BHTK, k_BHSK, v_BHSK, mask, causal))
-        out: Tensor = self.out(layout.pack(attended_BTD))
+        """Attend with each head, concatenate, and project by W^O; a cache holds the keys and values of the past."""
+        qkv_BTD = layout.pad(self.qkv(x_ND)).chunk(3, dim=-1)
+        q_BHTK, k_BHSK, v_BHSK = (split_heads(part_BTD, self.heads) for part_BTD in qkv_BTD)
+        if cache is not None:
+            k_BHSK, v_BHSK = cache.append(k_BHSK, v_BHSK)
+            mask, causal = cache.visible, False
+        else:
+            # Padding stands at the end, where the look-ahead mask hides it from every real position.
+            mask, causal = None if self.causal else layout.mask, self.causal
+        attended_BHTK = scaled_dot_product_attention(q_BHTK, k_BHSK, v_BHSK, mask, causal, weights)
+        out: Tensor = self.out(layout.pack(join_heads(attended_BHTK)))
         return out
+
+
+def look_ahead_mask(length: int, device: torch.device) -> Tensor:
+    """True on and below the diagonal: position t may attend to positions <= t (section 3.2.3)."""
+    return torch.ones(length, length, dtype=torch.bool, device=device).tril()
+
+
+class LayerMemory(NamedTuple):
+    """What one decoder layer sees of the source: keys and values of the encoder's output, and the padding mask."""
+
+    k_BHSK: Tensor
+    v_BHSK: Tensor
+    mask: Tensor | None
 
 
 class CrossAttention(nn.Module):
@@ -95,14 +126,11 @@ class CrossAttention(nn.Module):
         k_BSD, v_BSD = layout.pad(self.kv(memory_ND)).chunk(2, dim=-1)
         return split_heads(k_BSD, self.heads), split_heads(v_BSD, self.heads)
 
-    def project(self, x_ND: Tensor, layout: Layout) -> Tensor:
-        """Queries, [B, H, T, K]."""
-        return split_heads(layout.pad(self.q(x_ND)), self.heads)
-
-    def forward(self, x_ND: Tensor, layout: Layout, memory: "Memory", layer: int) -> Tensor:
-        q_BHTK, k_BHSK, v_BHSK = self.project(x_ND, layout), memory.keys[layer], memory.values[layer]
-        attended_BTD = join_heads(scaled_dot_product_attention(q_BHTK, k_BHSK, v_BHSK, memory.mask))
-        out: Tensor = self.out(layout.pack(attended_BTD))
+    def forward(self, x_ND: Tensor, layout: Layout, memory: LayerMemory, weights: list[Tensor] | None = None) -> Tensor:
+        q_BHTK = split_heads(layout.pad(self.q(x_ND)), self.heads)
+        k_BHSK, v_BHSK, mask = memory
+        attended_BHTK = scaled_dot_product_attention(q_BHTK, k_BHSK, v_BHSK, mask, weights=weights)
+        out: Tensor = self.out(layout.pack(join_heads(attended_BHTK)))
         return out
 
 
@@ -110,9 +138,12 @@ class CrossAttention(nn.Module):
 class Memory:
     """What the decoder sees of the source: each decoder layer's keys and values, and the padding mask."""
 
-    keys: tuple[Tensor, ...]  # a layer each: [B, H, S, K]
+    keys: tuple[Tensor, ...]  # one of each layer: [B, H, S, K]
     values: tuple[Tensor, ...]
     mask: Tensor | None  # [B, 1, 1, S], True at real pieces; None when nothing is padding
+
+    def layers(self) -> list[LayerMemory]:
+        return [LayerMemory(k_BHSK, v_BHSK, self.mask) for k_BHSK, v_BHSK in zip(self.keys, self.values, strict=True)]
 
     def select(self, rows: Tensor) -> "Memory":
         """The memory of some sentences, in the order of `rows`."""
@@ -123,12 +154,13 @@ class Memory:
         )
 
 
-def split_heads(x_BTD: Tensor, heads: int) -> Tensor:
-    """[B, T, D] to [B, H, T, K] (section 3.2.2)."""
-    B, T, D = x_BTD.shape
-    return x_BTD.view(B, T, heads, D // heads).transpose(1, 2)
+@dataclass(frozen=True)
+class AttentionMaps:
+    """Attention weights, one tensor [B, H, T, S] of each layer: figures 3 to 5 of the paper show such.
 
+    Each row, what one position gives to all it attends to, sums to 1. The rows of padding mean nothing.
+    """
 
-def join_heads(x_BHTK: Tensor) -> Tensor:
-    """[B, H, T, K] to [B, T, D], the Concat of section 3.2.2."""
-    return x_BHTK.transpose(1, 2).flatten(-2)
+    encoder: list[Tensor] = field(default_factory=list)  # self-attention of the source
+    decoder: list[Tensor] = field(default_factory=list)  # self-attention of the target
+    cross: list[Tensor] = field(default_factory=list)  # from the target to the source

@@ -1,5 +1,7 @@
 """The decoder's earlier keys and values, kept so that each step computes one position only."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -20,11 +22,12 @@ class Cache:
         self._own_BW = torch.arange(width, device=device).expand(sentences, width)
         self._origins_BWT = self._own_BW[:, :, None]  # the place at each position that a hypothesis descends from
 
-    def visible(self) -> Tensor | None:
-        """The mask for the position that is computed next, [B, 1, W, T * W]; None when all is visible."""
-        if self.width == 1:
-            return None
-        return (self._origins_BWT[..., None] == self._own_BW[0]).flatten(2)[:, None]
+    def layers(self) -> list["LayerCache"]:
+        """What each layer needs to compute the next position."""
+        visible = None
+        if self.width > 1:
+            visible = (self._origins_BWT[..., None] == self._own_BW[0]).flatten(2)[:, None]
+        return [LayerCache(self, layer, visible) for layer in range(self._store.size(0))]
 
     def append(self, layer: int, k_BHWK: Tensor, v_BHWK: Tensor) -> tuple[Tensor, Tensor]:
         """Add this position's keys and values; returns those of all positions so far, each [B, H, T * W, K]."""
@@ -54,3 +57,15 @@ class Cache:
         self._store = self._store.index_select(2, sentences)
         self._own_BW = self._own_BW.index_select(0, sentences)
         self._origins_BWT = self._origins_BWT.index_select(0, sentences)
+
+
+class LayerCache(NamedTuple):
+    """One layer's part of a cache while the next position is computed."""
+
+    cache: Cache
+    layer: int
+    visible: Tensor | None  # the mask for that position, [B, 1, W, T * W]; None when all is visible
+
+    def append(self, k_BHWK: Tensor, v_BHWK: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Cache.append`."""
+        return self.cache.append(self.layer, k_BHWK, v_BHWK)

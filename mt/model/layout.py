@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 PAD = 0  # the tokenizer's padding id
-# The first piece stands in until the rows are a multiple of this, so that their number comes back from batch to batch:
-# for each new one a CPU builds its bfloat16 kernels anew, which took 15% of an update.
+# Pad with copies of row 0 to a multiple of this, so that row counts repeat from batch to batch: a CPU builds bfloat16
+# kernels for each new count, which took 15% of an update.
 MULTIPLE = 64
 
 
@@ -20,9 +20,9 @@ class Layout:
 
     sentences: int
     length: int
-    pieces: int  # rows that count; those after them do not
-    places_N: Tensor | None = None  # of each row; None when no place is padding, as are the others then
-    rows_P: Tensor | None = None  # of each place; at padding, any row
+    pieces: int  # rows that hold a piece; those after them are the copies of row 0
+    places_N: Tensor | None = None  # the place of each row; None, like the next two, when nothing is padding
+    rows_P: Tensor | None = None  # the row of each place; at padding, any row
     mask: Tensor | None = None  # [B, 1, 1, T], True at real pieces
 
     def pad(self, x_ND: Tensor) -> Tensor:
@@ -65,8 +65,8 @@ def whole_layout(sentences: int, length: int) -> Layout:
     return Layout(sentences, length, sentences * length)
 
 
-# Each of the two is the other's backward pass, a mere choice of rows. torch's own backward pass of a choice would add
-# row by row, several times slower.
+# Both are gathers, and the backward pass of each is the other's forward pass. torch's own backward pass of a gather
+# adds row by row, which is several times slower.
 
 
 class _Pad(torch.autograd.Function):

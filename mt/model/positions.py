@@ -1,7 +1,24 @@
 """Positional encoding (section 3.5)."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+
+class SinusoidalPositions(nn.Module):
+    """A table of the sinusoids of section 3.5, which grows when a longer sentence comes."""
+
+    table_TD: Tensor
+
+    def __init__(self, d_model: int) -> None:
+        super().__init__()
+        self.register_buffer("table_TD", positional_encoding(256, d_model), persistent=False)
+
+    def forward(self, position_N: Tensor, end: int) -> Tensor:
+        """The encoding of each position; all positions lie before `end`."""
+        table_TD = self.table_TD  # read once: another thread may put a shorter table there after this one's check
+        if end > table_TD.size(0):
+            table_TD = self.table_TD = positional_encoding(2 * end, table_TD.size(1)).to(table_TD)
+        return table_TD[position_N]
 
 
 def positional_encoding(length: int, d_model: int) -> Tensor:

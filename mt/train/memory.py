@@ -1,28 +1,6 @@
-"""Doing with less memory: recomputed activations, and knowing when memory ran out."""
-
-from collections.abc import Callable
-from functools import partial
-from typing import Any
+"""Knowing when memory ran out, and making room again."""
 
 import torch
-from torch.utils.checkpoint import checkpoint
-
-from mt.model.transformer import Transformer
-
-
-def recompute_activations(model: Transformer) -> None:
-    """Keep only each layer's input; the backward pass computes the rest again, with the same dropout masks.
-
-    Chen et al., 2016.
-    """
-    for layer in (*model.encoder, *model.decoder):
-        layer.forward = partial(_recomputed, layer.forward)
-
-
-def _recomputed(forward: Callable[..., Any], *inputs: Any) -> Any:
-    if not torch.is_grad_enabled():
-        return forward(*inputs)
-    return checkpoint(forward, *inputs, use_reentrant=False)
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

@@ -30,8 +30,6 @@ from mt.errors import CheckpointError
 from mt.model.transformer import Transformer
 from mt.train.background import Background
 from mt.train.batch import lengths_of
-from mt.train.compiled import compile_layers
-from mt.train.memory import recompute_activations
 from mt.train.optim import blank_adam, load_adam, make_adam, stored_adam
 
 # Settings that decide how the work is cut, and no more of the result than which random masks dropout draws.
@@ -125,12 +123,9 @@ def start_or_resume(
     if config.train.deterministic:
         repeat_exactly(device)
     torch.manual_seed(config.seed)
-    model = Transformer(config.model, len(prepared.tokenizer)).to(device).train()
+    model = Transformer(config.model, len(prepared.tokenizer), config.train.compile, config.train.recompute)
+    model = model.to(device).train()
     run = Run(config, prepared, world, device, model, make_adam(model, config.optim), lengths_of(prepared.train))
-    if config.train.compile:
-        compile_layers(model)
-    if config.train.recompute:
-        recompute_activations(model)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     console.say(
         f"model: {parameters:,} parameters; {len(prepared.train):,} pairs; "

@@ -130,12 +130,11 @@ def accumulate(
     model: Transformer, corpus: Corpus, rows: Rows, tokens: int, smoothing: float, precision: torch.dtype
 ) -> Tensor:
     """Add the gradient of these pairs' share of a loss over `tokens` tokens; returns that share."""
-    device = model.embedding.weight.device
-    batch = load_batch(corpus, rows, device)
-    with torch.autocast(device.type, precision, enabled=precision != torch.float32):
+    batch = load_batch(corpus, rows, model.device)
+    with torch.autocast(model.device.type, precision, enabled=precision != torch.float32):
         memory = model.encode(batch.source_BS, batch.source_places_N)
         x_ND = model.decode(batch.input_BT, memory, batch.target_places_N)
-    loss = smoothed_loss(x_ND.to(precision), model.embedding.weight, batch.targets_N, smoothing) / tokens
+    loss = smoothed_loss(x_ND.to(precision), model.output.weight, batch.targets_N, smoothing) / tokens
     loss.backward()  # type: ignore[no-untyped-call]
     return loss.detach()
 

@@ -81,9 +81,9 @@ def mean_loss(
     was_training, total = model.training, 0.0
     model.eval()
     for rows in plan_batches(lengths_N2, max(max_tokens, int(lengths_N2.max())), seed=0, epoch=0):
-        batch: Batch = load_batch(corpus, rows, model.embedding.weight.device)
+        batch: Batch = load_batch(corpus, rows, model.device)
         memory = model.encode(batch.source_BS, batch.source_places_N)
-        logits_NV = model.logits(model.decode(batch.input_BT, memory, batch.target_places_N))
+        logits_NV = model.output(model.decode(batch.input_BT, memory, batch.target_places_N))
         total += float(F.cross_entropy(logits_NV, batch.targets_N, reduction="sum"))
         check(len(rows))
     model.train(was_training)

@@ -12,7 +12,6 @@ from mt.data.clean import valid_unicode
 from mt.data.tokenizer import BOS, EOS
 from mt.errors import UsageError
 from mt.files import write_whole
-from mt.model.inspection import attention_maps
 from mt.model.transformer import Transformer
 from mt.pages.attention_page import attention_page
 from mt.translate.decoding import pad
@@ -64,17 +63,16 @@ def attention_of(translator: Translator, pairs: Sequence[tuple[str, str]]) -> li
     model, tokenizer = only_model(translator), translator.tokenizer
     pairs = [(valid_unicode(source), valid_unicode(target)) for source, target in pairs]
     sources, targets = (tokenizer.encode(list(side)) for side in zip(*pairs, strict=True))
-    device = model.embedding.weight.device
     source_BS, input_BT = pad([[*ids, EOS] for ids in sources]), pad([[BOS, *ids] for ids in targets])
-    maps = attention_maps(model, source_BS.to(device), input_BT.to(device))
+    maps = model.attention_maps(source_BS.to(model.device), input_BT.to(model.device))
     found = []
     for row, (source, target) in enumerate(pairs):
         source_pieces, target_pieces = tokenizer.pieces(source), tokenizer.pieces(target)
         S, T = len(source_pieces) + 1, len(target_pieces) + 1
         weights = (
-            maps.cross_LBHTS[:, row, :, :T, :S],
-            maps.encoder_LBHSS[:, row, :, :S, :S],
-            maps.decoder_LBHTT[:, row, :, :T, :T],
+            torch.stack([weights_BHTS[row, :, :T, :S] for weights_BHTS in maps.cross]),
+            torch.stack([weights_BHSS[row, :, :S, :S] for weights_BHSS in maps.encoder]),
+            torch.stack([weights_BHTT[row, :, :T, :T] for weights_BHTT in maps.decoder]),
         )
         pieces = ([*source_pieces, "</s>"], [*target_pieces, "</s>"], ["<s>", *target_pieces])
         found.append(Attention(source, target, *pieces, *weights))

@@ -84,7 +84,7 @@ def forced_log_probabilities(
 
     Sources and targets in pieces, without EOS.
     """
-    device = models[0].embedding.weight.device
+    device = models[0].device
     source_BS = pad([[*source, EOS] for source in sources]).to(device)
     input_BT = pad([[BOS, *target] for target in targets]).to(device)
     output_BT = pad([[*target, EOS] for target in targets]).to(device)

@@ -18,7 +18,7 @@ from mt.data.clean import valid_unicode
 from mt.data.tokenizer import BOS, EOS, Tokenizer
 from mt.device import choose_device, choose_precision, rounded_down, settle
 from mt.errors import CheckpointError, UsageError
-from mt.model.packed import pack_weights
+from mt.model.inference import inference_model
 from mt.model.transformer import Transformer
 from mt.translate.decoding import Decoding, GreedyDecoding, forced_log_probabilities, pad
 from mt.translate.diverse import diverse_search
@@ -90,9 +90,8 @@ class Translator:
         if any(Tokenizer(checkpoint.tokenizer).fingerprint != self.tokenizer.fingerprint for checkpoint, _ in opened):
             raise CheckpointError("an ensemble needs models of one tokenizer; these have several")
         self.decode = decode_settings(opened[0][0].config.decode, decode or {})
-        self.models = [model.to(where, choose_precision(self.decode.precision, where)) for _, model in opened]
-        for model in self.models:
-            pack_weights(model)
+        precision = choose_precision(self.decode.precision, where)
+        self.models = [inference_model(model.to(where), precision) for _, model in opened]
         self.name = " + ".join(_name(checkpoints) for checkpoints in averaged)
         manifests = b"".join((one / "MANIFEST.json").read_bytes() for checkpoints in averaged for one in checkpoints)
         self.fingerprint = hashlib.sha256(manifests).hexdigest()  # a manifest holds the hash of every file
@@ -233,7 +232,7 @@ class Translator:
 
     @property
     def _device(self) -> torch.device:
-        return self.models[0].embedding.weight.device
+        return self.models[0].device
 
 
 def _checkpoints(path: Path, average: int | None) -> list[Path]:

@@ -25,7 +25,7 @@ from mt.checkpoint import find_checkpoint, load_checkpoint
 from mt.config import ModelConfig
 from mt.data.tokenizer import BOS, EOS, PAD, Tokenizer
 from mt.device import settle
-from mt.model.packed import PackedLinear, pack_weights
+from mt.model.inference import PackedLinear, inference_model
 from mt.model.transformer import Transformer
 from mt.translate.decoding import Decoding, GreedyDecoding, pad
 from mt.translate.search import Bounds, beam_search, gnmt_penalty, greedy_search
@@ -114,9 +114,7 @@ def product_limit(model: Transformer, batch: list[list[int]], beam: int) -> floa
     """Tokens a second if a decoding step were the matrix products of its weights and nothing else."""
     c, rows = model.config, len(batch) * beam
     shapes = [(c.d_model, 3 * c.d_model), *[(c.d_model, c.d_model)] * 3, (c.d_model, c.d_ff), (c.d_ff, c.d_model)]
-    shapes = [shape for _ in range(c.decoder_layers) for shape in shapes] + [
-        (c.d_model, model.embedding.num_embeddings)
-    ]
+    shapes = [shape for _ in range(c.decoder_layers) for shape in shapes] + [(c.d_model, model.vocab_size)]
     products = [(PackedLinear(torch.randn(out, width), None), torch.randn(rows, width)) for width, out in shapes]
 
     def step() -> None:
@@ -143,8 +141,7 @@ def make_ours(options: argparse.Namespace) -> Callable[[None], list[list[int]]]:
     torch.set_num_threads(options.threads)
     settle()
     model, batches = task(options)
-    pack_weights(model)
-    return over_batches(ours(model, options.beam, not options.ckpt), batches)
+    return over_batches(ours(inference_model(model, torch.float32), options.beam, not options.ckpt), batches)
 
 
 def make_hugging_face(options: argparse.Namespace) -> Callable[[None], list[list[int]]]:
@@ -168,7 +165,7 @@ SYSTEMS: dict[str, tuple[Callable[..., Callable[[None], list[list[int]]]], tuple
 
 
 def ours(model: Transformer, beam: int, forced: bool) -> Decode:
-    device = model.embedding.weight.device
+    device = model.device
 
     def decode(batch: list[list[int]]) -> list[list[int]]:
         source_BS = pad([[*source, EOS] for source in batch]).to(device)
@@ -193,7 +190,7 @@ def marian_twin(model: Transformer):
 
     c = model.config
     config = MarianConfig(
-        vocab_size=model.embedding.num_embeddings,
+        vocab_size=model.vocab_size,
         d_model=c.d_model,
         encoder_layers=c.encoder_layers,
         decoder_layers=c.decoder_layers,

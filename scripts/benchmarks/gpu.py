@@ -30,7 +30,6 @@ from mt.device import repeat_exactly
 from mt.model.flops import training_flops
 from mt.model.transformer import Transformer
 from mt.train.batch import lengths_of
-from mt.train.compiled import compile_layers
 from mt.train.optim import make_adam
 from mt.train.update import accumulate
 
@@ -196,9 +195,7 @@ def training_systems(scale: Scale, config: ModelConfig, task: Task) -> list[Syst
 def ours(scale: Scale, config: ModelConfig, task: Task, compiled: bool) -> Update:
     """One update as mt takes it on one GPU with batch.micro_tokens as large as batch.tokens."""
     torch.manual_seed(1)
-    model = Transformer(config, scale.vocabulary).to(scale.device).train()
-    if compiled:
-        compile_layers(model)
+    model = Transformer(config, scale.vocabulary, compiled).to(scale.device).train()
     adam = make_adam(model, OptimConfig())
 
     def update(rows: Rows) -> None:

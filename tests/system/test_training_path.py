@@ -26,7 +26,7 @@ from mt.data.batches import Rows, plan_batches
 from mt.data.corpus import Corpus, Sentences
 from mt.data.prepare import prepare
 from mt.data.tokenizer import BOS, EOS, PAD
-from mt.model.dropout import Dropout
+from mt.model.layers import Dropout
 from mt.model.layout import MULTIPLE
 from mt.model.positions import positional_encoding
 from mt.train.batch import lengths_of

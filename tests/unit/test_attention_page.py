@@ -14,7 +14,6 @@ from mt.console import Console
 from mt.data.tokenizer import BOS, EOS
 from mt.errors import UsageError
 from mt.model.attention import join_heads, split_heads
-from mt.model.inspection import attention_maps
 from mt.translate.attention import Attention, alignments, attention_of, write_attention
 from mt.translate.job import Job, run_job
 from mt.translate.translator import Translator
@@ -62,13 +61,13 @@ def test_the_weights_are_those_the_model_itself_uses(translator: Translator) -> 
     model(source_S[None], input_T[None])
     for handle in handles:
         handle.remove()
-    maps, memory = attention_maps(model, source_S[None], input_T[None]), model.encode(source_S[None])
+    maps, memory = model.attention_maps(source_S[None], input_T[None]), model.encode(source_S[None])
     for index, layer in enumerate(model.decoder):
-        expected = layer.cross_attention.out(join_heads(maps.cross_LBHTS[index] @ memory.values[index]))
+        expected = layer.cross_attention.out(join_heads(maps.cross[index] @ memory.values[index]))
         torch.testing.assert_close(outputs["cross"][index], expected[0], rtol=0, atol=1e-5)
     for kind, layers, weights in (
-        ("encoder", model.encoder, maps.encoder_LBHSS),
-        ("decoder", model.decoder, maps.decoder_LBHTT),
+        ("encoder", model.encoder, maps.encoder),
+        ("decoder", model.decoder, maps.decoder),
     ):
         for index, layer in enumerate(layers):
             attention = layer.self_attention

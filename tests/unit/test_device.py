@@ -12,7 +12,7 @@ from mt.device import rounded_down, rounded_up
 # A kernel takes 0.6 MiB.
 MEASURE = """
 import torch
-from mt.model.packed import PackedLinear
+from mt.model.inference import PackedLinear
 
 def resident_mib():
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmRSS")) / 1024

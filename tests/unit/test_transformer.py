@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from mt.config import ModelConfig
 from mt.model.attention import attention_weights, look_ahead_mask, scaled_dot_product_attention
-from mt.model.dropout import Dropout
+from mt.model.layers import Dropout
 from mt.model.layout import PAD
 from mt.model.positions import positional_encoding
 from mt.model.transformer import Transformer
@@ -218,7 +218,7 @@ def test_sequences_may_be_longer_than_any_seen_before(model: Transformer) -> Non
     ids_BT = random_ids(1, 700)
     with torch.no_grad():
         logits_BTV = model(ids_BT, ids_BT)
-    torch.testing.assert_close(model.positions_TD[:700], positional_encoding(700, 32).double(), rtol=0, atol=0)
+    torch.testing.assert_close(model.positions.table_TD[:700], positional_encoding(700, 32).double(), rtol=0, atol=0)
     assert logits_BTV.isfinite().all()
 
 

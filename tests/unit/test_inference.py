@@ -1,10 +1,10 @@
-"""Laws of packed weights: the same products, only quicker."""
+"""Laws of models that only decode: the same products, only quicker."""
 
 import pytest
 import torch
 
 from mt.config import ModelConfig
-from mt.model.packed import pack_weights
+from mt.model.inference import inference_model
 from mt.model.transformer import Transformer
 
 CONFIG = ModelConfig(d_model=32, heads=2, d_ff=64, encoder_layers=2, decoder_layers=2)
@@ -14,9 +14,7 @@ def twins(dtype: torch.dtype) -> tuple[Transformer, Transformer]:
     """A plain model and a packed one of the same weights."""
     models = [Transformer(CONFIG, vocab_size=100) for _ in range(2)]
     models[1].load_state_dict(models[0].state_dict())
-    plain, packed = (model.eval().to(dtype) for model in models)
-    pack_weights(packed)
-    return plain, packed
+    return models[0].eval().to(dtype), inference_model(models[1], dtype)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.1)])
