@@ -35,20 +35,18 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
     import torch
 
     if name == "auto":
-        return torch.float32 if is_emulated(torch.bfloat16, device) else torch.bfloat16
+        return torch.bfloat16 if bfloat16_is_quick(device) else torch.float32
     return torch.bfloat16 if name == "bfloat16" else torch.float32
 
 
-def is_emulated(precision: "torch.dtype", device: "torch.device") -> bool:
-    """Whether a device computes products of this type out of float32 ones, which is slower than float32 itself."""
+def bfloat16_is_quick(device: torch.device) -> bool:
+    """Whether products in bfloat16 take less time than in float32, and are not computed out of float32 ones."""
     import torch
 
-    if precision != torch.bfloat16:
-        return False
     if device.type == "cuda":
-        return not torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     has_bfloat16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return device.type != "cpu" or not (has_bfloat16 and onednn_takes_bfloat16())
+    return device.type == "cpu" and bool(has_bfloat16) and onednn_takes_bfloat16()
 
 
 def onednn_takes_bfloat16() -> bool:
