@@ -44,7 +44,7 @@ class Section(BaseModel):
         return self
 
 
-class Source(Section):
+class Input(Section):
     """One place to read sentence pairs from: exactly one of `prefix`, `src` + `tgt`, `pairs`, `dataset`, `demo`."""
 
     prefix: str | None = None  # PREFIX.en beside PREFIX.de (the config's languages), plain or compressed
@@ -78,13 +78,13 @@ class Source(Section):
         return self
 
 
-def _as_sources(value: object) -> object:
-    """Let a source be written as a path, a mapping, or a list of either."""
+def _as_inputs(value: object) -> object:
+    """Let an input be written as a path, a mapping, or a list of either."""
     items = value if isinstance(value, list | tuple) else [value]
-    return tuple(_as_source(item) for item in items)
+    return tuple(_as_input(item) for item in items)
 
 
-def _as_source(item: object) -> object:
+def _as_input(item: object) -> object:
     if not isinstance(item, str):
         return item
     suffixes = [part.lower() for part in Path(item).name.split(".")[1:]]
@@ -92,7 +92,7 @@ def _as_source(item: object) -> object:
     return {"pairs": item} if is_table else {"prefix": item}
 
 
-Sources = Annotated[tuple[Source, ...], BeforeValidator(_as_sources)]
+Inputs = Annotated[tuple[Input, ...], BeforeValidator(_as_inputs)]
 
 
 class CleanConfig(Section):
@@ -113,12 +113,12 @@ class DataConfig(Section):
     dir: Free[Path] = Path("data/base")  # where prepared data lie
     src: Recipe[str] = "en"  # source language: what files, columns and fields of it are called
     tgt: Recipe[str] = "de"  # target language, likewise
-    train: Recipe[Sources] = (Source(dataset="wmt/wmt14", config="de-en", split="train"),)  # 5.1; one source or a list
-    valid: Recipe[Sources] = (
-        Source(dataset="wmt/wmt14", config="de-en", split="validation"),
+    train: Recipe[Inputs] = (Input(dataset="wmt/wmt14", config="de-en", split="train"),)  # 5.1; one source or a list
+    valid: Recipe[Inputs] = (
+        Input(dataset="wmt/wmt14", config="de-en", split="validation"),
     )  # newstest2013; required beside an own data.train
-    test: Free[Sources] = (
-        Source(dataset="wmt/wmt14", config="de-en", split="test"),
+    test: Free[Inputs] = (
+        Input(dataset="wmt/wmt14", config="de-en", split="test"),
     )  # newstest2014; what mt evaluate scores by default
     vocab_size: Recipe[int] = Field(37_000, ge=16, le=65_536)  # 5.1: "a shared vocabulary of about 37000 tokens"
     tokenizer: Recipe[str | None] = None  # a tokenizer.model to use, not learn: with --init-from, the one of its data
@@ -488,5 +488,5 @@ def _fields_at(path: Key) -> list[str]:
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             model = kind
         else:
-            return list(Source.model_fields) if path[0] == "data" and len(path) > 1 else []
+            return list(Input.model_fields) if path[0] == "data" and len(path) > 1 else []
     return list(model.model_fields)

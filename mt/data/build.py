@@ -1,6 +1,7 @@
 """The stages of preparing: read and clean, learn the pieces, encode; each one streams, so a corpus of any size fits."""
 
 import os
+import shutil
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,18 +13,22 @@ from typing import IO
 import numpy as np
 import numpy.typing as npt
 
-from mt.config import Config, Source
+from mt.config import Config, Input
 from mt.console import Console
 from mt.data.clean import Drops, SeenPairs, length_problems, text_problems, valid_unicode
 from mt.data.corpus import ORIGIN, Corpus, CorpusWriter, Sentences, Whole, write_origins
-from mt.data.sources import CHUNK, Chunk, name_of, read_pairs
+from mt.data.lines import refuse_giant
+from mt.data.pairs import BLOCK, Pairs
+from mt.data.sources import name_of, read_pairs
 from mt.data.tokenizer import Tokenizer, train_tokenizer
 from mt.errors import DataError
+
+ROW_BYTES = 40  # of a training pair: where both sides begin, how long they are, where the pair was read
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What came of reading one source."""
+    """What came of reading one entry of the config."""
 
     name: str
     read: int  # pairs
@@ -31,106 +36,140 @@ class Reading:
     line_feeds: int  # fields in which a line feed became a space
     repaired: int  # lines in which bytes that are not UTF-8 became U+FFFD
 
+    def warn(self, console: Console) -> None:
+        """Say what was changed in the text."""
+        if self.repaired:
+            console.warn(f"{self.name}: {self.repaired:,} lines that are not UTF-8; U+FFFD stands in them now")
+        if self.line_feeds:
+            console.warn(f"{self.name}: {self.line_feeds:,} fields with a line feed, which is a space now")
+
 
 @dataclass(frozen=True)
-class Kept:
-    """The usable pairs of one training source in a scratch file, three lines each: line number, source, target."""
+class CleanText:
+    """The usable pairs of one training entry in a scratch file, three lines each: line number, source, target."""
 
-    source: Source
+    entry: Input
     path: Path
     reading: Reading
 
-    def chunks(self) -> Iterator[tuple[list[str], list[str], list[str]]]:
+    def blocks(self) -> Iterator[tuple[list[str], list[str], list[str]]]:
         """Line numbers, sources, targets."""
         with open(self.path, encoding="utf-8", newline="\n") as file:
-            while lines := [line[:-1] for line in islice(file, 3 * CHUNK)]:
+            while lines := [line[:-1] for line in islice(file, 3 * BLOCK)]:
                 yield lines[0::3], lines[1::3], lines[2::3]
 
 
 # --- Training pairs: read and clean ------------------------------------------------------------------------------
 
 
-def keep_usable(config: Config, scratch: Path, drops: Drops, console: Console) -> list[Kept]:
+def clean_training(config: Config, scratch: Path, drops: Drops, console: Console) -> list[CleanText]:
     """Copy the training pairs that pass the rules on text to scratch files; the others go to `drops`."""
     seen = SeenPairs()
-    sources = enumerate(config.data.train, 1)
-    return [_keep_source(source, scratch / f"{index}.txt", config, seen, drops, console) for index, source in sources]
+    entries = enumerate(config.data.train, 1)
+    return [_clean_entry(entry, scratch / f"{index}.txt", config, seen, drops, console) for index, entry in entries]
 
 
-def _keep_source(source: Source, path: Path, config: Config, seen: SeenPairs, drops: Drops, console: Console) -> Kept:
-    data, name = config.data, name_of(source)
+def _clean_entry(
+    entry: Input, path: Path, config: Config, seen: SeenPairs, drops: Drops, console: Console
+) -> CleanText:
+    data, name = config.data, name_of(entry)
     read = kept = line_feeds = repaired = 0
     with new_text(path) as file, console.track(f"reading {name}", unit="pair") as advance:
-        for chunk in read_pairs(source, data.src, data.tgt, config.seed):
-            problems = _problems(chunk, config, seen)
+        for pairs in read_pairs(entry, data.src, data.tgt, config.seed):
+            problems = _problems(pairs, config, seen)
             for row, problem in problems.items():
-                drops.add(problem, f"{name}:{chunk.first + row}", chunk.source[row], chunk.target[row])
-            for row in (row for row in range(len(chunk.source)) if row not in problems):
-                source_line, target_line = valid_unicode(chunk.source[row]), valid_unicode(chunk.target[row])
-                file.write(f"{chunk.first + row}\n{source_line}\n{target_line}\n")
-                repaired += (source_line != chunk.source[row]) + (target_line != chunk.target[row])
-            read, kept = read + len(chunk.source), kept + len(chunk.source) - len(problems)
-            line_feeds += chunk.line_feeds
-            advance(len(chunk.source), chunk.share)
-    return Kept(source, path, Reading(name, read, kept, line_feeds, repaired))
+                drops.add(problem, f"{name}:{pairs.numbers[row]}", pairs.source[row], pairs.target[row])
+            for row in (row for row in range(len(pairs.source)) if row not in problems):
+                source_line, target_line = valid_unicode(pairs.source[row]), valid_unicode(pairs.target[row])
+                file.write(f"{pairs.numbers[row]}\n{source_line}\n{target_line}\n")
+                repaired += (source_line != pairs.source[row]) + (target_line != pairs.target[row])
+            read, kept = read + len(pairs.source), kept + len(pairs.source) - len(problems)
+            line_feeds += pairs.line_feeds
+            advance(len(pairs.source), pairs.share)
+    reading = Reading(name, read, kept, line_feeds, repaired)
+    reading.warn(console)
+    return CleanText(entry, path, reading)
 
 
-def _problems(chunk: Chunk, config: Config, seen: SeenPairs) -> dict[int, str]:
-    problems = text_problems(chunk, config.data.clean)
+def _problems(pairs: Pairs, config: Config, seen: SeenPairs) -> dict[int, str]:
+    problems = text_problems(pairs, config.data.clean)
     if not config.data.clean.duplicates:
         return problems
-    rows = [row for row in range(len(chunk.source)) if row not in problems]
-    repeated = seen.repeated([chunk.source[row] for row in rows], [chunk.target[row] for row in rows])
+    rows = [row for row in range(len(pairs.source)) if row not in problems]
+    repeated = seen.repeated([pairs.source[row] for row in rows], [pairs.target[row] for row in rows])
     return problems | {row: "duplicate" for row, again in zip(rows, repeated, strict=True) if again}
+
+
+def refuse_weights(texts: Sequence[CleanText], folder: Path) -> None:
+    """Raise DataError when weights make more training pairs than disk or memory hold."""
+    rows = sum(text.reading.kept * text.entry.weight for text in texts)
+    memory = rows * ROW_BYTES
+    disk = memory + sum(text.path.stat().st_size / 2 * text.entry.weight for text in texts)  # 4 characters a piece
+    free, installed = shutil.disk_usage(folder).free, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    heaviest = max(texts, key=lambda text: text.entry.weight)
+    if heaviest.entry.weight > 1 and (disk > free or memory > installed):
+        raise DataError(
+            f"{heaviest.reading.name}: weight {heaviest.entry.weight:g} makes {rows:,.0f} training pairs, which take "
+            f"about {disk / 1e9:,.1f} GB on disk ({free / 1e9:,.1f} free) and {memory / 1e9:,.1f} GB of memory "
+            f"({installed / 1e9:,.1f} here); lower it"
+        )
 
 
 # --- Training pairs: the pieces and the ids ----------------------------------------------------------------------
 
 
-def learn_tokenizer(sources: Sequence[Kept], config: Config, console: Console) -> Tokenizer:
+def learn_tokenizer(texts: Sequence[CleanText], config: Config, console: Console) -> Tokenizer:
     """Train the tokenizer on a random sample of the kept sentences, both sides of each pair drawn."""
-    available = 2 * sum(kept.reading.kept * kept.source.weight for kept in sources)
+    available = 2 * sum(text.reading.kept * text.entry.weight for text in texts)
     rate = min(1.0, config.data.tokenizer_sample / available)
     expected = round(rate * available)
     with console.track(f"learning {config.data.vocab_size:,} pieces", expected, unit="sentence") as advance:
 
         def counted() -> Iterator[str]:
-            for sentences in _sample(sources, rate, config.seed):
+            for sentences in _sample(texts, rate, config.seed):
                 advance(len(sentences))
                 yield from sentences
 
         return train_tokenizer(counted(), config.data.vocab_size)
 
 
-def _sample(sources: Sequence[Kept], rate: float, seed: int) -> Iterator[list[str]]:
-    """Each pair with the chance `rate`, times the weight of its source: the sentences drawn from chunk after chunk."""
+def _sample(texts: Sequence[CleanText], rate: float, seed: int) -> Iterator[list[str]]:
+    """Each pair with the chance `rate`, times the weight of its entry: the sentences drawn from block after block."""
     random = np.random.default_rng(seed)
-    for kept in sources:
-        for _, source_lines, target_lines in kept.chunks():
-            drawn = np.flatnonzero(random.random(len(source_lines)) < rate * kept.source.weight)
+    for text in texts:
+        for _, source_lines, target_lines in text.blocks():
+            drawn = np.flatnonzero(random.random(len(source_lines)) < rate * text.entry.weight)
             yield [line for row in drawn for line in (source_lines[row], target_lines[row])]
 
 
 def encode_training(
-    sources: Sequence[Kept], tokenizer: Tokenizer, folder: Path, config: Config, drops: Drops, console: Console
+    texts: Sequence[CleanText], tokenizer: Tokenizer, folder: Path, config: Config, drops: Drops, console: Console
 ) -> None:
-    """Write the kept pairs that pass the rules on length, as often as their source's weight says: ids and origins."""
+    """Write the pairs that pass the rules on length, as often as their entry's weight says: ids and origins."""
     random = np.random.default_rng(config.seed)
-    total = sum(kept.reading.kept for kept in sources)
-    chunks = ((index, *chunk) for index, kept in enumerate(sources) for chunk in kept.chunks())
-    origins = []
+    total = sum(text.reading.kept for text in texts)
+    blocks = ((index, *block) for index, text in enumerate(texts) for block in text.blocks())
+    origins = [np.empty(0, dtype=ORIGIN)]
     with CorpusWriter(folder) as writer, console.track("encoding", total, unit="pair") as advance:
-        for (index, numbers, source_lines, target_lines), pairs in _encoded(tokenizer, chunks):
-            source = sources[index].source
+        for (index, numbers, source_lines, target_lines), pairs in _encoded(tokenizer, blocks):
+            entry = texts[index].entry
             problems = length_problems(pairs, config.data.clean)
             for row, problem in problems.items():
-                drops.add(problem, f"{name_of(source)}:{numbers[row]}", source_lines[row], target_lines[row])
-            times_N = _times(len(pairs), source.weight, random)
+                drops.add(problem, f"{name_of(entry)}:{numbers[row]}", source_lines[row], target_lines[row])
+            times_N = _times(len(pairs), entry.weight, random)
             times_N[list(problems)] = 0
-            writer.write(pairs.take(np.repeat(np.arange(len(pairs)), times_N)))
-            origins.append(np.repeat(_origins(index, numbers), times_N))
+            for rows in _repeated(times_N):
+                writer.write(pairs.take(rows))
+                origins.append(_origins(index, numbers)[rows])
             advance(len(pairs))
     write_origins(folder, origins)
+
+
+def _repeated(times_N: Whole) -> Iterator[Whole]:
+    """Each row as often as it is used, in order and in slices, as a weight may make any number of one block."""
+    ends_N = times_N.cumsum()
+    for start in range(0, int(ends_N[-1]), BLOCK):
+        yield np.searchsorted(ends_N, np.arange(start, min(start + BLOCK, ends_N[-1])), side="right")
 
 
 def _origins(source: int, numbers: list[str]) -> npt.NDArray[np.void]:
@@ -145,16 +184,16 @@ def _times(count: int, weight: float, random: np.random.Generator) -> Whole:
     return np.full(count, whole) + (random.random(count) < weight - whole)
 
 
-NumberedChunk = tuple[int, list[str], list[str], list[str]]  # number of the source, of lines; source and target lines
+NumberedBlock = tuple[int, list[str], list[str], list[str]]  # number of the entry, of lines; source and target lines
 
 
-def _encoded(tokenizer: Tokenizer, chunks: Iterable[NumberedChunk]) -> Iterator[tuple[NumberedChunk, Corpus]]:
-    """Encode on all cores, a few chunks ahead, and hand on in order."""
+def _encoded(tokenizer: Tokenizer, blocks: Iterable[NumberedBlock]) -> Iterator[tuple[NumberedBlock, Corpus]]:
+    """Encode on all cores, a few blocks ahead, and hand on in order."""
     workers = os.cpu_count() or 1
-    waiting: deque[tuple[NumberedChunk, Future[Corpus]]] = deque()
+    waiting: deque[tuple[NumberedBlock, Future[Corpus]]] = deque()
     with ThreadPoolExecutor(workers) as pool:
-        for chunk in chunks:
-            waiting.append((chunk, pool.submit(encode, tokenizer, chunk[2], chunk[3])))
+        for block in blocks:
+            waiting.append((block, pool.submit(encode, tokenizer, block[2], block[3])))
             if len(waiting) > 2 * workers:
                 done, pairs = waiting.popleft()
                 yield done, pairs.result()
@@ -170,25 +209,44 @@ def encode(tokenizer: Tokenizer, sources: list[str], targets: list[str]) -> Corp
 # --- Validation and test pairs: all of them ----------------------------------------------------------------------
 
 
-def copy_text(sources: Sequence[Source], folder: Path, config: Config) -> list[Reading]:
-    """Write source.txt and target.txt; raises DataError where a row is not a pair."""
+def copy_text(entries: Sequence[Input], folder: Path, config: Config, console: Console) -> list[Reading]:
+    """Write source.txt and target.txt.
+
+    Raises DataError where a row is not a pair or longer than any sentence, and where an entry holds no text.
+    """
     with new_text(folder / "source.txt") as source_file, new_text(folder / "target.txt") as target_file:
-        return [_copy_source(source, source_file, target_file, config) for source in sources]
+        return [_copy_entry(entry, source_file, target_file, config, console) for entry in entries]
 
 
-def _copy_source(source: Source, source_file: IO[str], target_file: IO[str], config: Config) -> Reading:
-    name = name_of(source)
+def _copy_entry(
+    entry: Input, source_file: IO[str], target_file: IO[str], config: Config, console: Console
+) -> Reading:
+    name = name_of(entry)
     read = line_feeds = repaired = 0
-    for chunk in read_pairs(source, config.data.src, config.data.tgt, config.seed):
-        for row, problem in chunk.problems.items():
-            raise DataError(f"{name}:{chunk.first + row}: {problem}; of validation and test pairs none is left out")
-        for file, lines in ((source_file, chunk.source), (target_file, chunk.target)):
-            for line in lines:
+    blank: list[int] = []  # numbers of the pairs without text on one side
+    for pairs in read_pairs(entry, config.data.src, config.data.tgt, config.seed):
+        for row, problem in pairs.problems.items():
+            raise DataError(f"{name}:{pairs.numbers[row]}: {problem}; of validation and test pairs none is left out")
+        for number, *pair in zip(pairs.numbers, pairs.source, pairs.target, strict=True):
+            for file, line in zip((source_file, target_file), pair, strict=True):
+                refuse_giant(line, f"{name}:{number}")
                 valid = valid_unicode(line)
                 file.write(f"{valid}\n")
                 repaired += valid != line
-        read, line_feeds = read + len(chunk.source), line_feeds + chunk.line_feeds
-    return Reading(name, read, read, line_feeds, repaired)
+            if not all(line.strip() for line in pair):
+                blank.append(number)
+        read, line_feeds = read + len(pairs.source), line_feeds + pairs.line_feeds
+    _tell_blank(name, blank, read, console)
+    reading = Reading(name, read, read, line_feeds, repaired)
+    reading.warn(console)
+    return reading
+
+
+def _tell_blank(name: str, blank: Sequence[int], read: int, console: Console) -> None:
+    if read and len(blank) == read:
+        raise DataError(f"{name}: all of its {read:,} pairs are blank on one side at least; validation and test need text")
+    if blank:
+        console.warn(f"{name}:{blank[0]}: blank on one side, as are {len(blank):,} of {read:,} pairs; they all count")
 
 
 def encode_text(folder: Path, tokenizer: Tokenizer) -> None:

@@ -11,19 +11,37 @@ import numpy.typing as npt
 
 from mt.config import CleanConfig
 from mt.data.corpus import Corpus
-from mt.data.sources import Chunk
+from mt.data.lines import LONGEST_LINE
+from mt.data.pairs import Pairs
 
 SAMPLE = 100  # dropped pairs kept for reading, by reason
+MANY = 0.1  # of the pairs read: one reason that drops more is worth a warning
+EXAMPLES = 3  # dropped pairs that the warning shows
+SHOWN = 10_000  # characters of a dropped sentence that are kept
+
+# What to do about many drops, by how their reason begins.
+ADVICE = {
+    "empty side": "is a side of the text missing?",
+    "source equals target": "is one side untranslated? data.clean.copies=no keeps such pairs",
+    "invalid UTF-8": "convert the text, with iconv -f LATIN1 -t UTF-8 for instance",
+    "control character": "data.clean.control=no keeps such pairs",
+    "duplicate": "data.clean.duplicates=no keeps them",
+    "too long": "split the text into sentences, or raise data.clean.max_pieces",
+    "length ratio": "do the two sides go together, line for line? data.clean.max_ratio=0 allows any",
+    "not JSON": "each line of a .jsonl file is one JSON object",
+    "no text under": "data.src and data.tgt name the keys",
+    "not ": "does text hold tabs? quoted: true reads tables that are quoted as spreadsheets do",
+}
 
 # Control characters but the tab, and the lone surrogates that stand for bytes which are not UTF-8.
 _CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def text_problems(chunk: Chunk, rules: CleanConfig) -> dict[int, str]:
-    """What is wrong with each unusable row of a chunk, judged by its text alone: the first reason that holds."""
-    problems = dict(chunk.problems)
-    for row, (source, target) in enumerate(zip(chunk.source, chunk.target, strict=True)):
+def text_problems(pairs: Pairs, rules: CleanConfig) -> dict[int, str]:
+    """What is wrong with each unusable pair, judged by its text alone: the first reason that holds."""
+    problems = dict(pairs.problems)
+    for row, (source, target) in enumerate(zip(pairs.source, pairs.target, strict=True)):
         if row not in problems and (problem := _problem(source, target, rules)):
             problems[row] = problem
     return problems
@@ -32,6 +50,8 @@ def text_problems(chunk: Chunk, rules: CleanConfig) -> dict[int, str]:
 def _problem(source: str, target: str, rules: CleanConfig) -> str:
     if rules.empty and (not source or source.isspace() or not target or target.isspace()):
         return "empty side"
+    if len(source) > LONGEST_LINE or len(target) > LONGEST_LINE:
+        return "too long"
     if rules.copies and source == target:
         return "source equals target"
     if source.isprintable() and target.isprintable():  # quick, and true of nearly all
@@ -100,7 +120,20 @@ class Drops:
         # Reservoir sampling: every dropped pair has the same chance to be among those kept.
         index = len(sample) if len(sample) < SAMPLE else self._random.randrange(self.counts[reason])
         if index < SAMPLE:
-            sample[index : index + 1] = [(place, source, target)]
+            sample[index : index + 1] = [(place, source[:SHOWN], target[:SHOWN])]
+
+    def warnings(self, read: int) -> list[str]:
+        """Each reason that dropped more than a tenth of the pairs read, with examples and what to do about it."""
+        return [self._warning(reason, read) for reason, count in self.counts.items() if count > MANY * read]
+
+    def _warning(self, reason: str, read: int) -> str:
+        count = self.counts[reason]
+        advice = next(advice for start, advice in ADVICE.items() if reason.startswith(start))
+        examples = [
+            f"\n  {place}  {_shortened(source)} | {_shortened(target)}"
+            for place, source, target in self._sample[reason][:EXAMPLES]
+        ]
+        return f"{count:,} of {read:,} training pairs dropped ({reason}): {advice}; for instance{''.join(examples)}"
 
     def write(self, path: Path) -> None:
         """A table of reason, place, source and target; tabs and the like in the text are written as escapes."""
@@ -113,3 +146,7 @@ class Drops:
 
 def _printable(text: str) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def _shortened(text: str) -> str:
+    return _printable(text if len(text) <= 40 else f"{text[:39]}…")
