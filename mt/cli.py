@@ -82,8 +82,8 @@ def prepare(
 
     settings, console = load_config(config, overrides or []), Console(quiet)
     if inspect:
-        from mt.data.inspection import as_json, render_text
-        from mt.data.inspection import inspect as inspect_data
+        from mt.data.inspect_corpus import as_json, render_text
+        from mt.data.inspect_corpus import inspect as inspect_data
 
         inspection = inspect_data(settings, console)
         shown = as_json(inspection) if json_output else render_text(inspection)

@@ -31,6 +31,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture
+def real_text() -> Path:
+    """The folder of real English-German text beside the checkout, or named by REAL_TEXT."""
+    beside = [folder / "shared" / "data" for folder in Path(__file__).parents[2:]]
+    places = [Path(os.environ["REAL_TEXT"])] if "REAL_TEXT" in os.environ else beside
+    found = [place for place in places if place.is_dir()]
+    return found[0] if found else pytest.skip("needs the real English-German text")
+
+
+@pytest.fixture
 def quiet() -> Console:
     return Console(quiet=True)
 

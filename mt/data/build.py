@@ -19,6 +19,7 @@ from mt.data.clean import Drops, SeenPairs, length_problems, text_problems, vali
 from mt.data.corpus import ORIGIN, Corpus, CorpusWriter, Sentences, Whole, write_origins
 from mt.data.lines import refuse_giant
 from mt.data.pairs import BLOCK, Pairs
+from mt.data.prepared import read_text
 from mt.data.sources import name_of, read_pairs
 from mt.data.tokenizer import Tokenizer, train_tokenizer
 from mt.errors import DataError
@@ -218,9 +219,7 @@ def copy_text(entries: Sequence[Input], folder: Path, config: Config, console: C
         return [_copy_entry(entry, source_file, target_file, config, console) for entry in entries]
 
 
-def _copy_entry(
-    entry: Input, source_file: IO[str], target_file: IO[str], config: Config, console: Console
-) -> Reading:
+def _copy_entry(entry: Input, source_file: IO[str], target_file: IO[str], config: Config, console: Console) -> Reading:
     name = name_of(entry)
     read = line_feeds = repaired = 0
     blank: list[int] = []  # numbers of the pairs without text on one side
@@ -244,7 +243,9 @@ def _copy_entry(
 
 def _tell_blank(name: str, blank: Sequence[int], read: int, console: Console) -> None:
     if read and len(blank) == read:
-        raise DataError(f"{name}: all of its {read:,} pairs are blank on one side at least; validation and test need text")
+        raise DataError(
+            f"{name}: all of its {read:,} pairs are blank on one side at least; validation and test need text"
+        )
     if blank:
         console.warn(f"{name}:{blank[0]}: blank on one side, as are {len(blank):,} of {read:,} pairs; they all count")
 
@@ -255,13 +256,6 @@ def encode_text(folder: Path, tokenizer: Tokenizer) -> None:
         writer.write(encode(tokenizer, read_text(folder / "source.txt"), read_text(folder / "target.txt")))
 
 
-# --- Text as prepared: UTF-8, a line feed after each line and nowhere else ---------------------------------------
-
-
 def new_text(path: Path) -> IO[str]:
+    """A new file for text as prepared: UTF-8, a line feed after each line and nowhere else."""
     return open(path, "w", encoding="utf-8", newline="\n")
-
-
-def read_text(path: Path) -> list[str]:
-    with open(path, encoding="utf-8", newline="\n") as file:
-        return [line.removesuffix("\n") for line in file]

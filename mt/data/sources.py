@@ -66,7 +66,7 @@ def _refuse_address(name: str) -> None:
     if found := re.fullmatch(r"(?:huggingface\.co/datasets|datasets)/([^/]+/[^/]+)(?:/.*)?", rest):
         raise DataError(f"{name}: for a data set of the Hugging Face hub write {{dataset: {found[1]}, split: ...}}")
     raise DataError(
-        f"{name}: text is read from this machine's disks and from the Hugging Face hub, not from {scheme}:// addresses; "
+        f"{name}: text is read from this machine and from the Hugging Face hub, not from {scheme}:// addresses; "
         "copy it here first, and name the copy"
     )
 

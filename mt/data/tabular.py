@@ -22,7 +22,9 @@ def tsv_pairs(path: Path, entry: Input, src: str, tgt: str) -> Iterator[Pairs]:
     Raises DataError when they are others, or when quotes do not close.
     """
     lines = Lines(path)
-    rows = _quoted(lines, path) if entry.quoted else ((number, line.split("\t")) for number, line in enumerate(lines, 1))
+    rows = (
+        _quoted(lines, path) if entry.quoted else ((number, line.split("\t")) for number, line in enumerate(lines, 1))
+    )
     first = next(rows, None)
     if first is None:
         return

@@ -11,7 +11,7 @@ from typing import Any
 from mt.checkpoint import find_checkpoint, last_checkpoints
 from mt.config import Config, DecodeConfig, parse_config
 from mt.console import Console
-from mt.data.prepare import open_prepared
+from mt.data.prepared import open_prepared
 from mt.data.sources import name_of
 from mt.device import choose_device
 from mt.errors import CheckpointError, DataError, WriteError

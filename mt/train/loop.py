@@ -22,7 +22,8 @@ from mt.checkpoint import (
 from mt.config import Config, dump_config
 from mt.console import Console, duration
 from mt.data.batches import Rows, batches_from
-from mt.data.prepare import Prepared, prepare
+from mt.data.prepare import prepare
+from mt.data.prepared import Prepared
 from mt.device import choose_device
 from mt.distributed import LostContactError, World, joined
 from mt.errors import MtError

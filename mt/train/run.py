@@ -22,7 +22,7 @@ from mt.config import Config, differences
 from mt.console import Console
 from mt.data.batches import Cursor, Lengths
 from mt.data.bpe_dropout import BpeDropout
-from mt.data.prepare import Prepared
+from mt.data.prepared import Prepared
 from mt.data.tokenizer import Tokenizer
 from mt.device import choose_device, choose_precision, repeat_exactly, settle
 from mt.distributed import World

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from mt.data.sources import opened
+from mt.data.lines import opened
 from mt.errors import DataError
 
 _COMPRESSED = (".gz", ".xz", ".bz2", ".zst")

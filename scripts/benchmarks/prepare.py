@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from itertools import count, islice
 from pathlib import Path
 
-from mt.config import Source
+from mt.config import Input
 from mt.data.build import new_text
 from mt.data.sources import read_pairs
 
@@ -59,7 +59,7 @@ def rounds(prefixes: list[str]) -> Iterator[tuple[str, str]]:
     for number in count():
         mark = f" {number}" if number else ""
         for prefix in prefixes:
-            for chunk in read_pairs(Source(prefix=prefix), "en", "de", seed=1):
+            for chunk in read_pairs(Input(prefix=prefix), "en", "de", seed=1):
                 for source, target in zip(chunk.source, chunk.target, strict=True):
                     yield source + mark, target + mark
 

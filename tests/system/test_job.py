@@ -22,7 +22,7 @@ import torch
 from helpers import fork_world, statuses
 
 from mt.console import Console
-from mt.data.sources import opened
+from mt.data.lines import opened
 from mt.distributed import World, joined
 from mt.errors import DataError, UsageError
 from mt.translate import job as job_module

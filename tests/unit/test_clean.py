@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from mt.config import CleanConfig
 from mt.data.clean import SAMPLE, Drops, SeenPairs, length_problems, text_problems, valid_unicode
 from mt.data.corpus import Corpus, Sentences
-from mt.data.sources import Chunk
+from mt.data.pairs import Pairs
 
 ALL_RULES = CleanConfig()
 NO_RULES = CleanConfig(
@@ -18,7 +18,7 @@ pairs = st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("abc")), max_
 
 
 def problem(source: str, target: str, rules: CleanConfig = ALL_RULES) -> str | None:
-    return text_problems(Chunk([source], [target], 1, 1.0), rules).get(0)
+    return text_problems(Pairs([source], [target], [1], 1.0), rules).get(0)
 
 
 @pytest.mark.parametrize(
@@ -47,8 +47,8 @@ def test_unusual_but_sound_text_stays(text):
 
 
 def test_a_row_that_is_no_pair_is_dropped_whatever_the_rules():
-    chunk = Chunk(["not a pair", "a"], ["", "b"], 1, 1.0, {0: "not JSON"})
-    assert text_problems(chunk, NO_RULES) == {0: "not JSON"}
+    broken = Pairs(["not a pair", "a"], ["", "b"], [1, 2], 1.0, {0: "not JSON"})
+    assert text_problems(broken, NO_RULES) == {0: "not JSON"}
 
 
 def test_broken_bytes_become_replacement_characters():

@@ -16,8 +16,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mt.config import Source
-from mt.data.sources import CHUNK, name_of, read_pairs, source_files
+from mt.config import Input
+from mt.data.pairs import BLOCK
+from mt.data.sources import name_of, read_pairs, source_files
 from mt.errors import DataError
 
 ENGLISH = [
@@ -35,10 +36,10 @@ PAIRS = list(zip(ENGLISH, GERMAN, strict=True))
 any_line = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n"), max_size=20)
 
 
-def pairs_of(source: Source, src: str = "en", tgt: str = "de") -> list[tuple[str, str]]:
-    chunks = list(read_pairs(source, src, tgt, seed=1))
-    assert all(not chunk.problems for chunk in chunks)
-    return [pair for chunk in chunks for pair in zip(chunk.source, chunk.target, strict=True)]
+def pairs_of(source: Input, src: str = "en", tgt: str = "de") -> list[tuple[str, str]]:
+    blocks = list(read_pairs(source, src, tgt, seed=1))
+    assert all(not block.problems for block in blocks)
+    return [pair for block in blocks for pair in zip(block.source, block.target, strict=True)]
 
 
 def write_lines(path, lines, end="\n"):
@@ -67,7 +68,7 @@ COMPRESSORS = {".gz": gzip.compress, ".xz": lzma.compress, ".bz2": bz2.compress,
 
 
 def test_text_files_are_read_by_line_feeds_alone(tmp_path):
-    assert pairs_of(Source(prefix=write_sides(tmp_path))) == PAIRS
+    assert pairs_of(Input(prefix=write_sides(tmp_path))) == PAIRS
 
 
 @given(st.lists(st.tuples(any_line, any_line), max_size=10), st.booleans())
@@ -77,7 +78,7 @@ def test_any_lines_keep_their_partner(tmp_path_factory, pairs, final_newline):
     if pairs and not final_newline and pairs[-1][0]:
         path = folder / "train.en"
         path.write_bytes(path.read_bytes()[:-1])
-    read = pairs_of(Source(prefix=prefix))
+    read = pairs_of(Input(prefix=prefix))
     clean = [tuple(text.removesuffix("\r") for text in pair) for pair in pairs]
     if clean and clean[0][0].startswith("\ufeff"):
         clean[0] = (clean[0][0][1:], clean[0][1])
@@ -88,13 +89,13 @@ def test_any_lines_keep_their_partner(tmp_path_factory, pairs, final_newline):
 
 def test_src_and_tgt_name_two_files(tmp_path):
     write_sides(tmp_path)
-    files = Source(src=str(tmp_path / "train.en"), tgt=str(tmp_path / "train.de"))
+    files = Input(src=str(tmp_path / "train.en"), tgt=str(tmp_path / "train.de"))
     assert pairs_of(files) == PAIRS
 
 
 def test_the_other_direction_reads_the_same_files(tmp_path):
     prefix = write_sides(tmp_path)
-    assert pairs_of(Source(prefix=prefix), "de", "en") == [(german, english) for english, german in PAIRS]
+    assert pairs_of(Input(prefix=prefix), "de", "en") == [(german, english) for english, german in PAIRS]
 
 
 @pytest.mark.parametrize("suffix", COMPRESSORS)
@@ -104,7 +105,7 @@ def test_compressed_files_read_like_plain_ones(tmp_path, suffix):
         path = tmp_path / f"train.{language}"
         (tmp_path / f"train.{language}{suffix}").write_bytes(COMPRESSORS[suffix](path.read_bytes()))
         path.unlink()
-    assert pairs_of(Source(prefix=prefix)) == PAIRS
+    assert pairs_of(Input(prefix=prefix)) == PAIRS
 
 
 @pytest.mark.parametrize("suffix", COMPRESSORS)
@@ -114,41 +115,41 @@ def test_a_cut_or_false_archive_is_refused_by_name(tmp_path, suffix):
     for bad in (whole[: len(whole) // 2], b"no archive at all"):
         (tmp_path / f"bad.en{suffix}").write_bytes(bad)
         with pytest.raises(DataError, match=rf"bad\.en\{suffix}: cannot be read"):
-            pairs_of(Source(src=str(tmp_path / f"bad.en{suffix}"), tgt=str(tmp_path / "train.de")))
+            pairs_of(Input(src=str(tmp_path / f"bad.en{suffix}"), tgt=str(tmp_path / "train.de")))
 
 
 def test_windows_line_ends_and_byte_order_marks_are_no_text(tmp_path):
     (tmp_path / "train.en").write_bytes(b"\xef\xbb\xbfOne.\r\nTwo.\r\n")
     (tmp_path / "train.de").write_bytes(b"Eins.\nZwei.")
-    assert pairs_of(Source(prefix=str(tmp_path / "train"))) == [("One.", "Eins."), ("Two.", "Zwei.")]
+    assert pairs_of(Input(prefix=str(tmp_path / "train"))) == [("One.", "Eins."), ("Two.", "Zwei.")]
 
 
 def test_broken_bytes_stay_apart_from_text(tmp_path):
     (tmp_path / "train.en").write_bytes(b"caf\xe9\n")
     (tmp_path / "train.de").write_bytes("Café\n".encode())
-    assert pairs_of(Source(prefix=str(tmp_path / "train"))) == [("caf\udce9", "Café")]
+    assert pairs_of(Input(prefix=str(tmp_path / "train"))) == [("caf\udce9", "Café")]
 
 
 def test_utf_16_is_refused(tmp_path):
     for encoding in ("utf-16-le", "utf-16-be"):
         (tmp_path / "a.tsv").write_bytes("\ufeffa house\tein Haus\n".encode(encoding))
         with pytest.raises(DataError, match=r"a\.tsv: UTF-16, not UTF-8 text"):
-            pairs_of(Source(pairs=str(tmp_path / "a.tsv")))
+            pairs_of(Input(pairs=str(tmp_path / "a.tsv")))
 
 
 def test_empty_files_hold_no_pairs(tmp_path):
-    assert pairs_of(Source(prefix=write_sides(tmp_path, pairs=[]))) == []
+    assert pairs_of(Input(prefix=write_sides(tmp_path, pairs=[]))) == []
 
 
 @pytest.mark.parametrize(
-    ("source_count", "target_count"), [(5, 3), (3, 5), (1, 0), (CHUNK + 1, CHUNK), (3, 2 * CHUNK + 7)]
+    ("source_count", "target_count"), [(5, 3), (3, 5), (1, 0), (BLOCK + 1, BLOCK), (3, 2 * BLOCK + 7)]
 )
 def test_unequal_files_are_refused_with_both_counts_and_the_first_lonely_line(tmp_path, source_count, target_count):
     write_lines(tmp_path / "a.en", ["x"] * source_count)
     write_lines(tmp_path / "a.de", ["y"] * target_count)
     longer = "en" if source_count > target_count else "de"
     with pytest.raises(DataError) as error:
-        pairs_of(Source(prefix=str(tmp_path / "a")))
+        pairs_of(Input(prefix=str(tmp_path / "a")))
     message = str(error.value)
     assert f"a.en has {source_count:,} lines but {tmp_path}/a.de has {target_count:,}" in message
     assert f"a.{longer}:{min(source_count, target_count) + 1} is the first line without a partner" in message
@@ -156,18 +157,18 @@ def test_unequal_files_are_refused_with_both_counts_and_the_first_lonely_line(tm
 
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(DataError, match=r"nowhere\.en: no such file"):
-        pairs_of(Source(prefix=str(tmp_path / "nowhere")))
+        pairs_of(Input(prefix=str(tmp_path / "nowhere")))
     with pytest.raises(DataError, match=r"train\.en\.en: no such file, .*train\.en is one file, name what both"):
-        pairs_of(Source(prefix=f"{write_sides(tmp_path)}.en"))
+        pairs_of(Input(prefix=f"{write_sides(tmp_path)}.en"))
     with pytest.raises(DataError, match="is a folder"):
-        pairs_of(Source(src=str(tmp_path), tgt=str(tmp_path)))
+        pairs_of(Input(src=str(tmp_path), tgt=str(tmp_path)))
 
 
-def test_chunks_number_their_lines(tmp_path):
-    prefix = write_sides(tmp_path, pairs=[(str(number), "x") for number in range(2 * CHUNK + 5)])
-    chunks = list(read_pairs(Source(prefix=prefix), "en", "de", seed=1))
-    assert [int(chunk.source[0]) + 1 for chunk in chunks] == [chunk.first for chunk in chunks]
-    assert sum(len(chunk.source) for chunk in chunks) == 2 * CHUNK + 5
+def test_pairs_know_the_number_of_their_line(tmp_path):
+    prefix = write_sides(tmp_path, pairs=[(str(number), "x") for number in range(2 * BLOCK + 5)])
+    blocks = list(read_pairs(Input(prefix=prefix), "en", "de", seed=1))
+    assert all([int(text) + 1 for text in block.source] == list(block.numbers) for block in blocks)
+    assert sum(len(block.source) for block in blocks) == 2 * BLOCK + 5
 
 
 # --- Tables ------------------------------------------------------------------------------------------------------
@@ -175,26 +176,26 @@ def test_chunks_number_their_lines(tmp_path):
 
 def test_tsv_is_source_then_target(tmp_path):
     write_lines(tmp_path / "a.tsv", ["\t".join(pair) for pair in PAIRS])
-    assert pairs_of(Source(pairs=str(tmp_path / "a.tsv"))) == PAIRS
+    assert pairs_of(Input(pairs=str(tmp_path / "a.tsv"))) == PAIRS
 
 
 def test_tsv_columns_are_named_by_a_header_or_by_the_config(tmp_path):
     rows = [f"{number}\t{german}\t{english}" for number, (english, german) in enumerate(PAIRS)]
     write_lines(tmp_path / "a.tsv", ["id\tde\ten", *rows])
     write_lines(tmp_path / "b.tsv", rows)
-    named = Source(pairs=str(tmp_path / "b.tsv"), columns=("id", "de", "en"))
-    for source in (Source(pairs=str(tmp_path / "a.tsv")), named):
+    named = Input(pairs=str(tmp_path / "b.tsv"), columns=("id", "de", "en"))
+    for source in (Input(pairs=str(tmp_path / "a.tsv")), named):
         assert pairs_of(source) == PAIRS
         assert pairs_of(source, "de", "en") == [(german, english) for english, german in PAIRS]
 
 
 def test_tsv_quotes_are_text_unless_the_config_says_quoted(tmp_path):
     (tmp_path / "a.tsv").write_text('"Yes," he said.\t"Ja"\n"a ""b"""\t"c\td"\n', "utf-8")
-    (literal,) = read_pairs(Source(pairs=str(tmp_path / "a.tsv")), "en", "de", seed=1)
+    (literal,) = read_pairs(Input(pairs=str(tmp_path / "a.tsv")), "en", "de", seed=1)
     assert (literal.source[0], literal.target[0]) == ('"Yes," he said.', '"Ja"')
     assert literal.problems == {1: "not 2 columns"}
     (tmp_path / "b.tsv").write_text('"a ""b"""\t"c\td"\n"two\nlines"\t\'x\'\n', "utf-8")
-    (quoted,) = read_pairs(Source(pairs=str(tmp_path / "b.tsv"), quoted=True), "en", "de", seed=1)
+    (quoted,) = read_pairs(Input(pairs=str(tmp_path / "b.tsv"), quoted=True), "en", "de", seed=1)
     assert quoted.source == ['a "b"', "two lines"]
     assert quoted.target == ["c\td", "'x'"]
     assert (quoted.problems, quoted.line_feeds) == ({}, 1)
@@ -203,12 +204,12 @@ def test_tsv_quotes_are_text_unless_the_config_says_quoted(tmp_path):
 def test_tsv_without_the_languages_is_refused(tmp_path):
     write_lines(tmp_path / "a.tsv", ["one column"])
     with pytest.raises(DataError, match=r"a\.tsv:1: 1 column"):
-        pairs_of(Source(pairs=str(tmp_path / "a.tsv")))
+        pairs_of(Input(pairs=str(tmp_path / "a.tsv")))
     write_lines(tmp_path / "b.tsv", ["1\ta house\tein Haus"])  # the first two columns are no pair
     with pytest.raises(DataError, match=r"b\.tsv:1: 3 column.* where en, de are expected"):
-        pairs_of(Source(pairs=str(tmp_path / "b.tsv")))
+        pairs_of(Input(pairs=str(tmp_path / "b.tsv")))
     with pytest.raises(DataError, match="columns en, fr lack en or de"):
-        pairs_of(Source(pairs=str(tmp_path / "a.tsv"), columns=("en", "fr")))
+        pairs_of(Input(pairs=str(tmp_path / "a.tsv"), columns=("en", "fr")))
 
 
 @pytest.mark.parametrize("suffix", ["", *COMPRESSORS])
@@ -220,7 +221,7 @@ def test_jsonl_has_a_key_for_each_language(tmp_path, suffix):
     data = "".join(f"{line}\n" for line in flat + nested).encode()
     path = tmp_path / f"a.jsonl{suffix}"
     path.write_bytes(COMPRESSORS[suffix](data) if suffix else data)
-    assert pairs_of(Source(pairs=str(path))) == PAIRS + PAIRS
+    assert pairs_of(Input(pairs=str(path))) == PAIRS + PAIRS
 
 
 def test_jsonl_rows_that_are_no_pairs_are_told(tmp_path):
@@ -233,10 +234,10 @@ def test_jsonl_rows_that_are_no_pairs_are_told(tmp_path):
         '{"en": "x\\ny", "de": "z"}',
     ]
     write_lines(tmp_path / "a.jsonl", lines)
-    (chunk,) = read_pairs(Source(pairs=str(tmp_path / "a.jsonl")), "en", "de", seed=1)
-    assert chunk.problems == {1: "not JSON", **dict.fromkeys((2, 3, 4), "no text under en and de")}
-    assert chunk.source[1] == "{broken"
-    assert (chunk.source[5], chunk.line_feeds) == ("x y", 1)
+    (block,) = read_pairs(Input(pairs=str(tmp_path / "a.jsonl")), "en", "de", seed=1)
+    assert block.problems == {1: "not JSON", **dict.fromkeys((2, 3, 4), "no text under en and de")}
+    assert block.source[1] == "{broken"
+    assert (block.source[5], block.line_feeds) == ("x y", 1)
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])
@@ -248,21 +249,21 @@ def test_parquet_columns_or_translations(tmp_path, suffix):
         write_parquet(plain, table)
         if suffix:
             path.write_bytes(COMPRESSORS[suffix](plain.read_bytes()))
-        assert pairs_of(Source(pairs=str(path))) == PAIRS
+        assert pairs_of(Input(pairs=str(path))) == PAIRS
 
 
 def test_parquet_without_the_languages_or_damaged_is_refused(tmp_path):
     write_parquet(tmp_path / "a.parquet", {"fr": ["x"], "en": ["y"]})
     with pytest.raises(DataError, match=r"a\.parquet: no text column de"):
-        pairs_of(Source(pairs=str(tmp_path / "a.parquet")))
+        pairs_of(Input(pairs=str(tmp_path / "a.parquet")))
     (tmp_path / "b.parquet").write_bytes(b"PAR1 and nothing else")
     with pytest.raises(DataError, match=r"b\.parquet: cannot be read"):
-        pairs_of(Source(pairs=str(tmp_path / "b.parquet")))
+        pairs_of(Input(pairs=str(tmp_path / "b.parquet")))
 
 
 def test_a_null_is_an_empty_side(tmp_path):
     write_parquet(tmp_path / "a.parquet", {"de": ["x", None], "en": ["y", "z"]})
-    assert pairs_of(Source(pairs=str(tmp_path / "a.parquet"))) == [("y", "x"), ("z", "")]
+    assert pairs_of(Input(pairs=str(tmp_path / "a.parquet"))) == [("y", "x"), ("z", "")]
 
 
 # --- The datasets library ----------------------------------------------------------------------------------------
@@ -291,32 +292,32 @@ def wmt_folder(tmp_path):
 
 
 def test_a_local_folder_with_wmt14s_schema(wmt_folder):
-    source = Source(dataset=str(wmt_folder), config="de-en", split="train")
+    source = Input(dataset=str(wmt_folder), config="de-en", split="train")
     assert pairs_of(source) == PAIRS
     assert pairs_of(source, "de", "en") == [(german, english) for english, german in PAIRS]
-    assert pairs_of(Source(dataset=str(wmt_folder), config="de-en", split="test")) == PAIRS[:2]
+    assert pairs_of(Input(dataset=str(wmt_folder), config="de-en", split="test")) == PAIRS[:2]
 
 
 def test_a_local_folder_with_a_column_for_each_language(tmp_path):
     write_lines(tmp_path / "train.jsonl", [json.dumps({"en": english, "de": german}) for english, german in PAIRS])
-    assert pairs_of(Source(dataset=str(tmp_path))) == PAIRS
+    assert pairs_of(Input(dataset=str(tmp_path))) == PAIRS
 
 
 def test_a_wrong_split_or_config_names_those_there_are(wmt_folder):
     with pytest.raises(DataError, match=r"valid.*\['train', 'test'\]"):
-        pairs_of(Source(dataset=str(wmt_folder), config="de-en", split="valid"))
+        pairs_of(Input(dataset=str(wmt_folder), config="de-en", split="valid"))
     with pytest.raises(DataError, match="de-en"):
-        pairs_of(Source(dataset=str(wmt_folder), config="fr-en"))
+        pairs_of(Input(dataset=str(wmt_folder), config="fr-en"))
 
 
 def test_a_folder_that_is_not_there_is_not_looked_for_on_the_hub():
     with pytest.raises(DataError, match="no such folder"):
-        source_files(Source(dataset="./no/such/folder"), "en", "de")
+        source_files(Input(dataset="./no/such/folder"), "en", "de")
 
 
 def test_a_hub_out_of_reach_is_said_at_once():
-    code = "from mt.config import Source; from mt.data.sources import read_pairs; "
-    code += "next(read_pairs(Source(dataset='nobody/nothing-there'), 'en', 'de', 1))"
+    code = "from mt.config import Input; from mt.data.sources import read_pairs; "
+    code += "next(read_pairs(Input(dataset='nobody/nothing-there'), 'en', 'de', 1))"
     environment = os.environ | {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0"}
     start = time.monotonic()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
@@ -330,47 +331,47 @@ def test_a_hub_out_of_reach_is_said_at_once():
 
 
 def test_the_demo_grammar_speaks_both_ways():
-    forth, back = pairs_of(Source(demo=20)), pairs_of(Source(demo=20), "de", "en")
+    forth, back = pairs_of(Input(demo=20)), pairs_of(Input(demo=20), "de", "en")
     assert len(forth) == 20
     assert back == [(german, english) for english, german in forth]
     with pytest.raises(DataError, match="speaks English and German"):
-        pairs_of(Source(demo=20), "en", "fr")
+        pairs_of(Input(demo=20), "en", "fr")
 
 
 def test_sources_know_their_files_and_names(tmp_path, wmt_folder):
     prefix = write_sides(tmp_path)
-    assert source_files(Source(prefix=prefix), "en", "de") == [tmp_path / "train.en", tmp_path / "train.de"]
-    assert len(source_files(Source(dataset=str(wmt_folder), config="de-en"), "en", "de")) == 4
-    assert name_of(Source(dataset="wmt/wmt14", config="de-en", split="test")) == "wmt/wmt14 de-en test"
-    assert name_of(Source(prefix=prefix)) == prefix
+    assert source_files(Input(prefix=prefix), "en", "de") == [tmp_path / "train.en", tmp_path / "train.de"]
+    assert len(source_files(Input(dataset=str(wmt_folder), config="de-en"), "en", "de")) == 4
+    assert name_of(Input(dataset="wmt/wmt14", config="de-en", split="test")) == "wmt/wmt14 de-en test"
+    assert name_of(Input(prefix=prefix)) == prefix
 
 
 def test_the_share_read_grows_evenly_to_the_whole(tmp_path, wmt_folder, monkeypatch):
     """Progress shows it, so that a compressed source of unknown length has a time to its end."""
-    monkeypatch.setattr("mt.data.sources.CHUNK", 1000)
+    monkeypatch.setattr("mt.data.pairs.BLOCK", 1000)
     rng = random.Random(1)
     pairs = [(f"number {rng.random()}", f"Nummer {rng.random()}") for _ in range(20_000)]
     table = "".join(f"{source}\t{target}\n" for source, target in pairs).encode()
-    sources = [Source(demo=20_000), Source(prefix=write_sides(tmp_path, pairs=pairs))]
+    sources = [Input(demo=20_000), Input(prefix=write_sides(tmp_path, pairs=pairs))]
     small_blocks = {".bz2": lambda data: bz2.compress(data, 1)}
     for suffix, compress in (COMPRESSORS | small_blocks).items():
         (tmp_path / f"a.tsv{suffix}").write_bytes(compress(table))
-        sources.append(Source(pairs=str(tmp_path / f"a.tsv{suffix}")))
+        sources.append(Input(pairs=str(tmp_path / f"a.tsv{suffix}")))
     (tmp_path / "quoted.tsv").write_bytes(table)
     columns = {"en": [pair[0] for pair in pairs], "de": [pair[1] for pair in pairs]}
     write_parquet(tmp_path / "a.parquet", columns)
-    sources += [Source(pairs=str(tmp_path / "quoted.tsv"), quoted=True), Source(pairs=str(tmp_path / "a.parquet"))]
+    sources += [Input(pairs=str(tmp_path / "quoted.tsv"), quoted=True), Input(pairs=str(tmp_path / "a.parquet"))]
     for source in sources:
-        shares = [chunk.share for chunk in read_pairs(source, "en", "de", seed=1)]
+        shares = [block.share for block in read_pairs(source, "en", "de", seed=1)]
         assert shares == pytest.approx([number / 20 for number in range(1, 21)], abs=0.3), source  # read in blocks
         assert shares == sorted(shares)
         assert shares[-1] > 0.95
 
 
 def test_the_share_of_a_folder_is_known_where_its_header_says_how_many_rows(wmt_folder):
-    source = Source(dataset=str(wmt_folder), config="de-en", split="train")
-    assert [chunk.share for chunk in read_pairs(source, "en", "de", 1)] == [0]
+    source = Input(dataset=str(wmt_folder), config="de-en", split="train")
+    assert [block.share for block in read_pairs(source, "en", "de", 1)] == [0]
     header = (wmt_folder / "README.md").read_text()
     info = "dataset_info:\n- config_name: de-en\n  splits:\n  - name: train\n    num_examples: 7\n    num_bytes: 1\n"
     (wmt_folder / "README.md").write_text(header.replace("---\n", f"---\n{info}", 1))
-    assert [chunk.share for chunk in read_pairs(source, "en", "de", 1)] == [1]
+    assert [block.share for block in read_pairs(source, "en", "de", 1)] == [1]

@@ -11,7 +11,8 @@ from mt.config import Config
 from mt.console import Console
 from mt.data.batches import padding_share, plan_batches
 from mt.data.corpus import Sentences, Whole
-from mt.data.prepare import Prepared, prepare
+from mt.data.prepare import prepare
+from mt.data.prepared import Prepared
 from mt.data.tokenizer import UNK, Tokenizer
 from mt.files import write_whole
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from mt.config import Config, DataConfig
-from mt.data.inspection import PAGE, PAIRS, Example, inspect, render_page, render_text
-from mt.data.prepare import open_prepared
+from mt.data.inspect_corpus import PAGE, PAIRS, Example, inspect, render_page, render_text
+from mt.data.prepared import open_prepared
 from mt.data.tokenizer import UNK
 
 

@@ -1,0 +1,176 @@
+"""Prepared data, opened: what `mt prepare` made, found whole and unchanged.
+
+data/NAME/manifest.json     sources with sizes and hashes, settings, counts, drops by reason, versions
+data/NAME/manifest.sha256   its own hash, as sha256sum writes it
+data/NAME/tokenizer.model   the joint BPE
+data/NAME/dropped.tsv       a sample of the dropped pairs, by reason
+data/NAME/train/            ids of both sides, and where each pair was read
+data/NAME/valid/            ids and text
+data/NAME/test/             text
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mt.data.corpus import Corpus, Whole, open_corpus, open_origins
+from mt.data.data_folder import MANIFEST, hold
+from mt.data.tokenizer import Tokenizer
+from mt.errors import DataError
+
+FORMAT = 2  # of the folder; another number means it has to be prepared again
+
+SPLITS = ("train", "valid", "test")
+
+MANIFEST_HASH = "manifest.sha256"
+KEYS = {"fingerprint", "settings", "sources", "dropped", "tokenizer", "files"}  # that a manifest has at least
+
+Text = tuple[list[str], list[str]]  # source lines, target lines
+Manifest = dict[str, Any]
+FileEntries = dict[str, dict[str, Any]]  # name in the folder: bytes and sha256
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A prepared folder, opened; `fingerprint` stands for all that training sees, the ids and the tokenizer.
+
+    As long as this is in use, the folder cannot be replaced.
+    """
+
+    dir: Path
+    tokenizer: Tokenizer
+    train: Corpus
+    origins: npt.NDArray[np.void]  # of the training pairs
+    valid: Corpus
+    manifest: Manifest
+    fingerprint: str
+    lock: IO[bytes]
+
+    def text(self, split: str) -> Text:
+        """The lines of `valid` or `test` as they were read; none when the config names no such source."""
+        names = f"{split}/source.txt", f"{split}/target.txt"
+        for name in names:
+            _verify_file(self.dir, name, self.manifest["files"][name])
+        return read_text(self.dir / names[0]), read_text(self.dir / names[1])
+
+    def origin(self, rows: Sequence[int] | Whole) -> list[str]:
+        """Where training pairs were read, as `dropped.tsv` names places: source and line."""
+        names = [source["name"] for source in self.manifest["sources"]["train"]]
+        return [f"{names[source]}:{line}" for source, line in self.origins[rows].tolist()]
+
+    def verify(self) -> None:
+        """Compare every file with its hash in the manifest, small ones first; raises DataError naming one that differs.
+
+        Takes about a second a gigabyte; threads may do it beside training.
+        """
+        files: FileEntries = self.manifest["files"]
+        for name in sorted(files, key=lambda name: int(files[name]["bytes"])):
+            _verify_file(self.dir, name, files[name])
+        if fingerprint(self.tokenizer, files) != self.fingerprint:
+            raise _damaged(self.dir / MANIFEST)
+
+
+def open_prepared(folder: Path) -> Prepared:
+    """Open what `prepare` made, and hold it.
+
+    Raises DataError when there is nothing, it is damaged as far as a quick look tells, or it is being replaced.
+    """
+    lock = hold(folder)
+    manifest = read_manifest(folder)
+    if lock is None or manifest is None:
+        raise DataError(f"{folder} holds no prepared data; run mt prepare CONFIG")
+    if manifest.get("format") != FORMAT:
+        raise DataError(f"{folder} was prepared by another version of mt; run mt prepare CONFIG")
+    for name, file in manifest["files"].items():
+        path = folder / name
+        if not path.is_file() or path.stat().st_size != file["bytes"]:
+            raise DataError(f"{path} is missing or cut short; delete {folder} and run mt prepare CONFIG")
+    _verify_file(folder, "tokenizer.model", manifest["files"]["tokenizer.model"])
+    return Prepared(
+        dir=folder,
+        tokenizer=Tokenizer((folder / "tokenizer.model").read_bytes()),
+        train=open_corpus(folder / "train"),
+        origins=open_origins(folder / "train"),
+        valid=open_corpus(folder / "valid"),
+        manifest=manifest,
+        fingerprint=manifest["fingerprint"],
+        lock=lock,
+    )
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """The manifest of a prepared folder, None where there is none; raises DataError when it is damaged."""
+    path = folder / MANIFEST
+    try:
+        data = path.read_bytes()
+        manifest = json.loads(data.decode())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path} cannot be read ({error}); delete {folder} to prepare it again") from None
+    expected = _read_hash(folder)
+    if expected is not None and hashlib.sha256(data).hexdigest() != expected:
+        raise _damaged(path)
+    if not isinstance(manifest, dict) or (manifest.get("format") == FORMAT and not manifest.keys() >= KEYS):
+        raise _damaged(path)
+    return manifest
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write the manifest and its hash into a folder that has not got its name yet."""
+    data = f"{json.dumps(manifest, indent=1, ensure_ascii=False)}\n".encode()
+    (folder / MANIFEST).write_bytes(data)
+    (folder / MANIFEST_HASH).write_text(f"{hashlib.sha256(data).hexdigest()}  {MANIFEST}\n", "utf-8")
+
+
+def _read_hash(folder: Path) -> str | None:
+    """What the manifest's hash should be; None for data prepared before it was written down."""
+    try:
+        return (folder / MANIFEST_HASH).read_bytes()[:64].decode(errors="replace")
+    except OSError:
+        return None
+
+
+def file_entries(folder: Path) -> FileEntries:
+    """Size and hash of every file in a folder, by name."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in paths}
+
+
+def fingerprint(tokenizer: Tokenizer, files: FileEntries) -> str:
+    """Stands for the tokenizer and the ids, given the entries of their files."""
+    ids = [f"{name} {file['sha256']}" for name, file in files.items() if name.endswith((".ids.npy", ".offsets.npy"))]
+    return hashlib.sha256("\n".join([tokenizer.fingerprint, *ids]).encode()).hexdigest()
+
+
+def sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_text(path: Path) -> list[str]:
+    """The lines of text as prepared: UTF-8, a line feed after each line and nowhere else."""
+    with open(path, encoding="utf-8", newline="\n") as file:
+        return [line.removesuffix("\n") for line in file]
+
+
+def _verify_file(folder: Path, name: str, entry: dict[str, Any]) -> None:
+    path = folder / name
+    try:
+        is_whole = sha256(path) == entry["sha256"]
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    if not is_whole:
+        raise _damaged(path)
+
+
+def _damaged(path: Path) -> DataError:
+    return DataError(
+        f"{path} is damaged: not what mt prepare wrote; delete the folder of prepared data and run mt prepare CONFIG"
+    )
