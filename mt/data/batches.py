@@ -1,4 +1,4 @@
-"""Length-bucketed batches (section 5.1): a pure plan, so that any point of it can be found again at once."""
+"""Length-bucketed batches (section 5.1): a pure plan, so that a run goes on from any point of it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,9 +11,8 @@ from mt.errors import DataError
 Rows = npt.NDArray[np.int64]  # row numbers of the corpus
 Lengths = npt.NDArray[np.int64]
 
-
-# Batches that share a group of target lengths. More would mean longer targets beside shorter ones, fewer the same for
-# sources: 6 pads least from 30 thousand to 5 million pairs.
+# Batches for which target lengths are put into one group, whose pairs are then sorted by source length. Larger groups
+# mix more target lengths in a batch, smaller ones more source lengths: 6 pads least from 30,000 to 5 million pairs.
 GROUP = 6
 
 
@@ -45,9 +44,9 @@ def plan_batches(lengths_N2: Lengths, max_tokens: int, seed: int, epoch: int) ->
 
 
 def _by_length(lengths_N2: Lengths, group_tokens: int, random: np.random.Generator) -> Rows:
-    """Rows in groups of near-equal targets, in each group by source length, in random order among equals.
+    """Rows in groups of like target length, within a group by source length, at random among equals.
 
-    The source runs up in one group and down in the next, so that neighbours stay alike there too.
+    Source lengths rise in one group and fall in the next, so that pairs at the border of two groups are alike too.
     """
     source_N, target_N = lengths_N2[:, 0], lengths_N2[:, 1]
     group_L = _groups(np.bincount(target_N), group_tokens, random)
@@ -57,9 +56,9 @@ def _by_length(lengths_N2: Lengths, group_tokens: int, random: np.random.Generat
 
 
 def _groups(count_L: Lengths, group_tokens: int, random: np.random.Generator) -> Lengths:
-    """The group each target length belongs to: as many neighbouring lengths as fill `group_tokens`.
+    """The group of each target length: neighbouring lengths are grouped until they fill `group_tokens`.
 
-    The first group is cut short at random, so that from epoch to epoch different sentences meet.
+    The first group has a random size, so that each epoch puts other sentences together.
     """
     group_L = np.zeros_like(count_L)
     group, filled = 0, random.random() * group_tokens
@@ -72,11 +71,11 @@ def _groups(count_L: Lengths, group_tokens: int, random: np.random.Generator) ->
 
 
 def _cuts(lengths_N2: Lengths, max_tokens: int) -> list[int]:
-    """Where to cut sorted pairs so that rows * longest fills, but stays within, the budget."""
+    """Where to cut sorted pairs into batches: each as large as rows * longest <= max_tokens allows."""
     cuts: list[int] = []
     start, N = 0, len(lengths_N2)
     while start < N:
-        # A batch cannot hold more rows than its first pair's length allows: look no further than that.
+        # The first pair's length bounds the rows of the batch, so no later pair needs to be looked at.
         window_N2 = lengths_N2[start : start + max_tokens // int(lengths_N2[start].max())]
         longest_N2 = np.maximum.accumulate(window_N2, axis=0)
         padded_N = longest_N2.max(axis=1) * np.arange(1, len(window_N2) + 1)
@@ -86,9 +85,9 @@ def _cuts(lengths_N2: Lengths, max_tokens: int) -> list[int]:
 
 
 def micro_batches(rows: Rows, lengths_N2: Lengths, max_tokens: int, parts: int = 1) -> list[Rows]:
-    """Cut an update's batch into pieces of at most `max_tokens` a side, their number a multiple of `parts`.
+    """Cut an update's batch into micro-batches of at most `max_tokens` a side, their number a multiple of `parts`.
 
-    A piece may be empty when `parts` exceeds the rows.
+    Some are empty when `parts` exceeds the rows.
     """
     longest_R = lengths_N2[rows].max(axis=1)
     count = -(-len(rows) * int(longest_R.max()) // max_tokens)
@@ -97,7 +96,7 @@ def micro_batches(rows: Rows, lengths_N2: Lengths, max_tokens: int, parts: int =
 
 
 def batches_from(lengths_N2: Lengths, max_tokens: int, seed: int, cursor: Cursor) -> Iterator[tuple[Rows, Cursor]]:
-    """Batches without end from `cursor` on, each with the cursor of the batch after it."""
+    """Endless batches from `cursor` on, each with the cursor of the batch that follows."""
     epoch, start = cursor.epoch, cursor.batch
     while True:
         plan = plan_batches(lengths_N2, max_tokens, seed, epoch)

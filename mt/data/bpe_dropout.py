@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mt.data.batches import Rows
-from mt.data.corpus import Corpus, Ids, Sentences, Whole
+from mt.data.corpus import Corpus, Ids, Integers, Sentences
 from mt.data.tokenizer import SPACE_MARK, Tokenizer
 from mt.errors import DataError
 
@@ -91,7 +91,7 @@ class BpeDropout:
         np.add.at(lengths_B, sentence, np.array(growth, dtype=np.int64))
         return Sentences(np.frombuffer(b"".join(parts), dtype=np.uint16), np.append(0, np.cumsum(lengths_B)))
 
-    def _word_starts(self, ids_N: Ids) -> Whole:
+    def _word_starts(self, ids_N: Ids) -> Integers:
         """Where words begin. What is no text piece stands alone, as no merge crosses it."""
         begins_N = self._begins_V[ids_N]
         begins_N[1:] |= self._alone_V[ids_N[:-1]]

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from mt.config import Config, Input
 from mt.console import Console
 from mt.data.clean import Drops, SeenPairs, length_problems, text_problems, valid_unicode
-from mt.data.corpus import ORIGIN, Corpus, CorpusWriter, Sentences, Whole, write_origins
+from mt.data.corpus import ORIGIN, Corpus, CorpusWriter, Integers, Sentences, write_origins
 from mt.data.lines import refuse_giant
 from mt.data.pairs import BLOCK, Pairs
 from mt.data.prepared import read_text
@@ -166,7 +166,7 @@ def encode_training(
     write_origins(folder, origins)
 
 
-def _repeated(times_N: Whole) -> Iterator[Whole]:
+def _repeated(times_N: Integers) -> Iterator[Integers]:
     """Each row as often as it is used, in order and in slices, as a weight may make any number of one block."""
     ends_N = times_N.cumsum()
     for start in range(0, int(ends_N[-1]), BLOCK):
@@ -179,7 +179,7 @@ def _origins(source: int, numbers: list[str]) -> npt.NDArray[np.void]:
     return origins_N
 
 
-def _times(count: int, weight: float, random: np.random.Generator) -> Whole:
+def _times(count: int, weight: float, random: np.random.Generator) -> Integers:
     """How often each row is used: the whole part of the weight, and once more with the chance of its fraction."""
     whole = int(weight)
     return np.full(count, whole) + (random.random(count) < weight - whole)

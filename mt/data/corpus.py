@@ -1,7 +1,7 @@
-"""Sentences as subword ids on disk: memory-mapped, so a corpus of any size costs little memory.
+"""Sentence pairs as subword ids on disk, memory-mapped: a corpus of any size takes little memory.
 
-A side of a corpus is two arrays: `ids` (uint16), all sentences one after another, each with its final EOS and no BOS,
-and `offsets` (int64), where each sentence begins, with the total at the end. Rows are sentence pairs.
+Each side is two arrays: `ids` (uint16), all sentences one after another, each with EOS at its end and no BOS, and
+`offsets` (int64), where each sentence begins, with the total at the end. A row is a sentence pair.
 """
 
 import io
@@ -17,24 +17,24 @@ from mt.data.tokenizer import EOS, PAD
 from mt.errors import DataError
 
 Ids = npt.NDArray[np.uint16]
-Whole = npt.NDArray[np.int64]  # whole numbers: rows, lengths, offsets, and ids in a batch
+Integers = npt.NDArray[np.int64]  # rows, lengths, offsets, and ids in a batch
 
-ORIGIN = np.dtype([("source", "<u2"), ("line", "<u4")])  # where a pair was read; sources from 0, lines from 1
+ORIGIN = np.dtype([("source", "<u2"), ("line", "<u4")])  # where a pair was read: sources count from 0, lines from 1
 
-_HEADER_BYTES = 128  # what numpy writes before a one-dimensional array, whatever its length
+_HEADER_BYTES = 128  # numpy's header of a one-dimensional array, the same for every length
 
 
 class Sentences:
     """One side of a corpus: sentence i is `ids[offsets[i]:offsets[i + 1]]`; lengths count the EOS."""
 
-    def __init__(self, ids: Ids, offsets: Whole) -> None:
+    def __init__(self, ids: Ids, offsets: Integers) -> None:
         self.ids = ids
         self.offsets = offsets
         self.lengths = np.diff(offsets)
 
     @classmethod
     def from_lists(cls, sentences: list[list[int]]) -> Self:
-        """Sentences given without EOS, which is added."""
+        """Sentences from lists of ids without EOS, which is appended to each list."""
         for ids in sentences:
             ids.append(EOS)
         offsets = np.zeros(len(sentences) + 1, dtype=np.int64)
@@ -48,15 +48,15 @@ class Sentences:
         start = self.offsets[:-1][row]
         return np.asarray(self.ids[start : start + self.lengths[row]])
 
-    def take(self, rows: Whole) -> "Sentences":
+    def take(self, rows: Integers) -> "Sentences":
         """The sentences of `rows`, in that order."""
         lengths_B = self.lengths[rows]
         offsets = np.concatenate([[0], np.cumsum(lengths_B)])
         shift = np.repeat(self.offsets[rows] - offsets[:-1], lengths_B)
         return Sentences(self.ids[np.arange(offsets[-1]) + shift], offsets)
 
-    def gather(self, rows: Whole) -> Whole:
-        """The sentences of `rows` side by side: [B, longest], filled up with PAD."""
+    def gather(self, rows: Integers) -> Integers:
+        """The sentences of `rows` as [B, longest], padded with PAD."""
         lengths_B = self.lengths[rows]
         positions_L = np.arange(lengths_B.max(initial=0))
         wanted_BL = self.offsets[rows][:, None] + positions_L
@@ -66,7 +66,7 @@ class Sentences:
 
 
 class Corpus:
-    """Sentence pairs as ids; raises DataError when the sides differ in number."""
+    """Sentence pairs as ids. Raises DataError when the sides have different numbers of sentences."""
 
     def __init__(self, source: Sentences, target: Sentences) -> None:
         if len(source) != len(target):
@@ -77,22 +77,22 @@ class Corpus:
     def __len__(self) -> int:
         return len(self.source)
 
-    def take(self, rows: Whole) -> "Corpus":
+    def take(self, rows: Integers) -> "Corpus":
         """The pairs of `rows`, in that order."""
         return Corpus(self.source.take(rows), self.target.take(rows))
 
-    def gather(self, rows: Whole) -> tuple[Whole, Whole]:
-        """The pairs of `rows`: [B, S] and [B, T], each sentence with its EOS, filled up with PAD."""
+    def gather(self, rows: Integers) -> tuple[Integers, Integers]:
+        """The pairs of `rows` as [B, S] and [B, T], each sentence with its EOS, padded with PAD."""
         return self.source.gather(rows), self.target.gather(rows)
 
 
 def open_corpus(folder: Path) -> Corpus:
-    """Map a written corpus; raises DataError when a file is missing or damaged."""
+    """Memory-map a written corpus. Raises DataError when a file is missing or damaged."""
     return Corpus(_open_sentences(folder, "source"), _open_sentences(folder, "target"))
 
 
 def open_origins(folder: Path) -> npt.NDArray[np.void]:
-    """Map the origins of a training corpus, one a pair; raises DataError when they are missing or damaged."""
+    """Memory-map the origins of a training corpus, one for each pair. Raises DataError as `open_corpus` does."""
     return _mapped(folder / "origins.npy")
 
 
@@ -118,7 +118,7 @@ def _mapped(path: Path) -> npt.NDArray[Any]:
 
 
 class CorpusWriter:
-    """Writes a corpus piece by piece; memory holds the lengths alone."""
+    """Writes a corpus part by part; only the lengths stay in memory."""
 
     def __init__(self, folder: Path) -> None:
         self._source = _SentencesWriter(folder, "source")
@@ -139,7 +139,7 @@ class CorpusWriter:
 
 
 class _SentencesWriter:
-    """Appends to `SIDE.ids.npy` under a header that is written last, when the length is known."""
+    """Appends to `SIDE.ids.npy`; its header is written at the end, when the length is known."""
 
     def __init__(self, folder: Path, side: str) -> None:
         self._offsets_path = folder / f"{side}.offsets.npy"

@@ -10,7 +10,7 @@ import numpy as np
 from mt.config import Config
 from mt.console import Console
 from mt.data.batches import padding_share, plan_batches
-from mt.data.corpus import Sentences, Whole
+from mt.data.corpus import Integers, Sentences
 from mt.data.prepare import prepare
 from mt.data.prepared import Prepared
 from mt.data.tokenizer import UNK, Tokenizer
@@ -111,7 +111,7 @@ def _pairs(readings: list[dict[str, int]]) -> int:
     return sum(reading["read"] for reading in readings)
 
 
-def _uses(sentences: Sentences, vocabulary: int) -> Whole:
+def _uses(sentences: Sentences, vocabulary: int) -> Integers:
     """How often each piece occurs."""
     uses_V = np.zeros(vocabulary, dtype=np.int64)
     for start in range(0, len(sentences.ids), _BLOCK):
@@ -119,7 +119,7 @@ def _uses(sentences: Sentences, vocabulary: int) -> Whole:
     return uses_V
 
 
-def _side(language: str, sentences: Sentences, uses_V: Whole, tokenizer: Tokenizer) -> Side:
+def _side(language: str, sentences: Sentences, uses_V: Integers, tokenizer: Tokenizer) -> Side:
     pieces = int(uses_V.sum())
     words = int(uses_V[[tokenizer.starts_word(index) for index in range(len(uses_V))]].sum())
     spelt = int(uses_V[[tokenizer.is_byte(index) for index in range(len(uses_V))]].sum())

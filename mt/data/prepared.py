@@ -19,7 +19,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from mt.data.corpus import Corpus, Whole, open_corpus, open_origins
+from mt.data.corpus import Corpus, Integers, open_corpus, open_origins
 from mt.data.data_folder import MANIFEST, hold
 from mt.data.tokenizer import Tokenizer
 from mt.errors import DataError
@@ -59,7 +59,7 @@ class Prepared:
             _verify_file(self.dir, name, self.manifest["files"][name])
         return read_text(self.dir / names[0]), read_text(self.dir / names[1])
 
-    def origin(self, rows: Sequence[int] | Whole) -> list[str]:
+    def origin(self, rows: Sequence[int] | Integers) -> list[str]:
         """Where training pairs were read, as `dropped.tsv` names places: source and line."""
         names = [source["name"] for source in self.manifest["sources"]["train"]]
         return [f"{names[source]}:{line}" for source, line in self.origins[rows].tolist()]

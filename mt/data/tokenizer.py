@@ -1,4 +1,4 @@
-"""Joint byte-pair encoding of both languages (section 5.1), and the way back; the only door to sentencepiece.
+"""Joint byte-pair encoding of both languages (section 5.1), and back to text. Only this module imports sentencepiece.
 
 Encoding is lossless: text is not normalised, characters outside the vocabulary become bytes, and the mark U+2581,
 which sentencepiece writes for a space, is escaped where the text itself contains it.
@@ -16,7 +16,7 @@ from mt.errors import DataError
 
 PAD, BOS, EOS, UNK = 0, 1, 2, 3
 
-# Characters that fill the last 0.01% of the sample are spelt in bytes, so rare signs do not use up the vocabulary.
+# The rarest characters, 0.01% of the sample, are spelt in bytes, so that they do not use up the vocabulary.
 CHARACTER_COVERAGE = 0.9999
 
 SPACE_MARK = "\u2581"  # what sentencepiece writes for a space
@@ -30,7 +30,7 @@ _TO_UNESCAPE = re.compile(f"{_ESCAPE}[01]")
 class Tokenizer:
     """Lines to piece ids and back: decode(encode(line)) is the line, for any Unicode text without a line feed.
 
-    Made from the bytes of a sentencepiece model. Raises DataError when they are none.
+    Made from the bytes of a sentencepiece model; raises DataError when they are not one.
     """
 
     def __init__(self, model_bytes: bytes) -> None:
@@ -45,7 +45,7 @@ class Tokenizer:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the pieces and their scores: equal when two tokenizers encode alike."""
+        """SHA-256 of the pieces and their scores: equal for tokenizers that encode alike."""
         table = "\n".join(
             f"{self._processor.id_to_piece(index)}\t{self._processor.get_score(index):.6g}"
             for index in range(len(self))
@@ -59,17 +59,17 @@ class Tokenizer:
         return {self._processor.id_to_piece(index): (index, self._processor.get_score(index)) for index in text}
 
     def encode(self, lines: list[str]) -> list[list[int]]:
-        """The ids of each line, without BOS or EOS. Other threads go on meanwhile."""
+        """The ids of each line, without BOS or EOS. Releases the GIL, so threads encode at the same time."""
         ids: list[list[int]] = self._processor.encode(_escaped(lines), out_type=int, num_threads=1)
         return ids
 
     def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
-        """The text of each sentence up to its first EOS; one line each, since a line feed becomes a space."""
+        """The text of each sentence up to its first EOS. A line feed becomes a space, so that each stays one line."""
         lines = self._processor.decode([_text_ids(sentence) for sentence in ids], num_threads=1)
         return [_unescaped(line).replace("\n", " ") for line in lines]
 
     def pieces(self, line: str) -> list[str]:
-        """The pieces a line is cut into, for people to read."""
+        """The pieces of a line, for people to read."""
         return [self._processor.id_to_piece(index) for index in self.encode([line])[0]]
 
     def is_byte(self, index: int) -> bool:
@@ -85,7 +85,7 @@ def train_tokenizer(sentences: Iterable[str], vocab_size: int) -> Tokenizer:
     """Learn the joint BPE vocabulary (Sennrich et al., 2016) from the sentences of both languages.
 
     The same sentences in the same order give the same tokenizer. All of them are held in memory.
-    Raises DataError when they are too few or too many for `vocab_size`.
+    Raises DataError when `vocab_size` is too large or too small for them.
     """
     model = io.BytesIO()
     try:
