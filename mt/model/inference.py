@@ -16,7 +16,7 @@ def inference_model(model: Transformer, precision: torch.dtype) -> Transformer:
 
     The model itself is changed and returned, so that no weight but the embedding is in memory twice.
     """
-    model = model.to(precision).eval()
+    model = model.to(precision)
     # With gradients to come, oneDNN would take kernels for bfloat16 that are a thousand times slower.
     model.requires_grad_(False)
     if _can_pack(precision, model.device):
@@ -24,7 +24,7 @@ def inference_model(model: Transformer, precision: torch.dtype) -> Transformer:
             for name, child in list(module.named_children()):
                 if isinstance(child, nn.Linear | TiedOutput):
                     setattr(module, name, PackedLinear(child.weight, child.bias))
-    return model
+    return model.eval()
 
 
 def _can_pack(precision: torch.dtype, device: torch.device) -> bool:
