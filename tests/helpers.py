@@ -16,7 +16,18 @@ from pathlib import Path
 from typing import Any
 
 from mt.config import Config
+from mt.console import Console
+from mt.data.batches import Rows, plan_batches
+from mt.data.corpus import Corpus
+from mt.data.prepare import prepare
+from mt.data.prepared import Prepared
+from mt.device import choose_device
 from mt.errors import MtError
+from mt.train.batch import lengths_of
+from mt.train.learner import Learner, make_learner
+from mt.train.progress import Progress
+from mt.train.resume import start_or_resume
+from mt.train.update import cut_batch, take_update
 
 
 def with_settings(config: Config, **sections: dict[str, Any]) -> Config:
@@ -54,6 +65,26 @@ def mt_in_terminal(*arguments: object, ctrl_c_after: str = "", times: int = 1) -
         os.kill(child, signal.SIGKILL)
     os.close(terminal)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), shown.decode()
+
+
+def started(config: Config, init_from: Path | None = None) -> tuple[Learner, Progress, Prepared]:
+    """A learner where its run stands, new or resumed, beside its data."""
+    console = Console(quiet=True)
+    prepared = prepare(config, console)
+    learner = make_learner(config, len(prepared.tokenizer), choose_device(config.train.device))
+    return learner, start_or_resume(learner, prepared, console, init_from=init_from), prepared
+
+
+def first_batches(corpus: Corpus, config: Config, epoch: int = 0) -> list[Rows]:
+    """The batches of an epoch, in their order."""
+    return plan_batches(lengths_of(corpus), config.batch.tokens, config.seed, epoch)
+
+
+def losses_of_updates(learner: Learner, corpus: Corpus, batches: list[Rows], done: int = 0) -> list[float]:
+    """Take an update on each batch, after so many that are done; returns their losses."""
+    cut = [cut_batch(corpus, rows, learner.config.batch) for rows in batches]
+    losses = [take_update(learner, passes, update)["loss"] for update, passes in enumerate(cut, done + 1)]
+    return [float(loss) for loss in losses]
 
 
 def fork(work: Callable[[], None], errors: Path | None = None, **environment: str) -> int:

@@ -18,9 +18,11 @@ from typing import Any
 import torch
 
 from mt.checkpoint import resumable_checkpoints
+from mt.distributed import World
 from mt.errors import UsageError, WriteError
 from mt.files import write_whole, writing
-from mt.train.run import Run
+from mt.train.learner import Learner
+from mt.train.progress import Progress
 
 __all__ = ["locked", "note_session", "write_whole", "writing"]
 
@@ -61,28 +63,28 @@ def locked(folder: Path, leave: bool = True) -> Iterator[None]:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def note_session(run: Run, init_from: Path | None) -> None:
+def note_session(learner: Learner, progress: Progress, world: World, init_from: Path | None) -> None:
     """Add this session to env.json: versions, commit, command, hardware, data."""
-    path = run.folder / "env.json"
+    path = learner.config.train.dir / "env.json"
     try:
         sessions = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         sessions = []
-    sessions.append(_session(run, init_from))
+    sessions.append(_session(learner, progress, world, init_from))
     write_whole(path, json.dumps(sessions, indent=1, ensure_ascii=False) + "\n")
 
 
-def _session(run: Run, init_from: Path | None) -> dict[str, Any]:
+def _session(learner: Learner, progress: Progress, world: World, init_from: Path | None) -> dict[str, Any]:
     return {
-        "update": run.update,
+        "update": progress.update,
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "command": shlex.join(sys.argv),
         "init_from": None if init_from is None else str(init_from),
         "commit": _commit(),
-        "data": run.prepared.fingerprint,
-        "processes": run.world.size,
-        "device": _device_name(run.device),
-        "precision": str(run.precision).removeprefix("torch."),
+        "data": progress.data,
+        "processes": world.size,
+        "device": _device_name(learner.model.device),
+        "precision": str(learner.precision).removeprefix("torch."),
         "machine": f"{platform.node()}, {platform.platform()}, {os.cpu_count()} cores",
         "threads": torch.get_num_threads(),
         "versions": {"python": platform.python_version(), **_versions()},

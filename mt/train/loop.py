@@ -1,13 +1,15 @@
 """The training run (section 5), from its first update or from wherever it stopped."""
 
 import json
-import math
 import time
 from collections.abc import Callable
 from contextlib import closing, nullcontext
 from enum import IntEnum
+from functools import partial
 from pathlib import Path
-from typing import Any
+
+import numpy as np
+import torch
 
 from mt.checkpoint import (
     AVERAGED,
@@ -20,29 +22,29 @@ from mt.checkpoint import (
     stop_name,
 )
 from mt.config import Config, dump_config
-from mt.console import Console, duration
+from mt.console import Console
 from mt.data.batches import Rows, batches_from
+from mt.data.bpe_dropout import BpeDropout
+from mt.data.corpus import Corpus
 from mt.data.prepare import prepare
 from mt.data.prepared import Prepared
-from mt.device import choose_device
+from mt.device import choose_device, repeat_exactly, settle
 from mt.distributed import LostContactError, World, joined
 from mt.errors import MtError
 from mt.evaluate.report import write_report
 from mt.streams import write_out
+from mt.train.batch import Batch, lengths_of, load_batch
 from mt.train.folder import locked, note_session, write_whole
+from mt.train.journal import Journal
+from mt.train.learner import Learner, make_learner
 from mt.train.metrics import MetricsLog
+from mt.train.progress import Progress
 from mt.train.rehearsal import rehearse
-from mt.train.run import Run, save_run, snapshot, start_or_resume
+from mt.train.resume import start_or_resume
+from mt.train.saving import CheckpointWriter
 from mt.train.stop import Interrupted, StopRequest
-from mt.train.update import OutOfMemoryError, take_update
+from mt.train.update import OutOfMemoryError, cut_batch, take_update
 from mt.train.validation import Validation, validate
-
-# A mean loss this much above the lowest so far is worth a warning.
-RISE = 1.2
-
-
-class DivergedError(MtError):
-    """The loss or a gradient is no longer a number."""
 
 
 class Verdict(IntEnum):
@@ -74,29 +76,28 @@ def train(config: Config, console: Console, init_from: Path | None = None, dry_r
 
 def _train(config: Config, world: World, console: Console, init_from: Path | None, dry_run: bool) -> None:
     prepared = _prepare(config, world, console)
-    with locked(config.train.dir, leave=not dry_run) if world.is_main else nullcontext():
-        run = start_or_resume(config, prepared, console, world, init_from)
-        if dry_run or not _is_finished(run):
-            plan = rehearse(run, console)
-            if run.halvings:
-                _warn_of_memory(run, console)
+    folder = config.train.dir
+    with locked(folder, leave=not dry_run) if world.is_main else nullcontext():
+        learner = _new_learner(config, prepared, world, console)
+        progress = start_or_resume(learner, prepared, console, world, init_from)
+        writer = CheckpointWriter(folder, prepared.tokenizer.model_bytes)
+        if dry_run or not progress.is_finished(config.train):
+            plan = rehearse(learner, progress, prepared, writer, world, console)
+            if learner.halvings:
+                _warn_of_memory(learner, world, console)
             if dry_run:
                 if world.is_main:
                     write_out(f"{plan}\n")
                 return
         if not world.is_main:
-            _run_updates(run, None, console)
+            _run_updates(learner, progress, prepared, writer, world, None, console)
             return
-        write_whole(run.folder / "config.yaml", dump_config(config))
-        note_session(run, init_from)
-        with closing(_open_log(run)) as log:
-            _run_updates(run, log, console)
-            _average_last(run, log, console)
-    console.say(f"done: {run.update:,} updates; translate with  mt translate --ckpt {run.folder}")
-
-
-def _open_log(run: Run) -> MetricsLog:
-    return MetricsLog(run.folder / "metrics.jsonl", run.update, run.config.train.tensorboard)
+        write_whole(folder / "config.yaml", dump_config(config))
+        note_session(learner, progress, world, init_from)
+        with closing(MetricsLog(folder / "metrics.jsonl", progress.update, config.train.tensorboard)) as log:
+            progress = _run_updates(learner, progress, prepared, writer, world, log, console)
+            _average_last(learner, progress, prepared, log, console)
+    console.say(f"done: {progress.update:,} updates; translate with  mt translate --ckpt {folder}")
 
 
 def _prepare(config: Config, world: World, console: Console) -> Prepared:
@@ -107,245 +108,191 @@ def _prepare(config: Config, world: World, console: Console) -> Prepared:
     return prepare(config, Console(quiet=True))
 
 
-def _run_updates(run: Run, log: MetricsLog | None, console: Console) -> None:
+def _new_learner(config: Config, prepared: Prepared, world: World, console: Console) -> Learner:
+    device = choose_device(config.train.device)
+    if device.type == "cuda":
+        device = torch.device("cuda", world.local_rank)
+    settle()
+    if config.train.deterministic:
+        repeat_exactly(device)
+    learner = make_learner(config, len(prepared.tokenizer), device)
+    parameters = sum(parameter.numel() for parameter in learner.model.parameters())
+    where = device.type if world.size == 1 else f"{world.size} x {device.type}"
+    precision = str(learner.precision).removeprefix("torch.")
+    console.say(f"model: {parameters:,} parameters; {len(prepared.train):,} pairs; {where}, {precision}")
+    return learner
+
+
+def _run_updates(
+    learner: Learner,
+    progress: Progress,
+    prepared: Prepared,
+    writer: CheckpointWriter,
+    world: World,
+    log: MetricsLog | None,
+    console: Console,
+) -> Progress:
     """Take updates until a limit is reached or a stop asked for; in the main process, `log` what comes of them."""
-    report = Report(run, log, console)
-    updates = run.config.train.updates
-    with StopRequest() as stop, run.background, console.bar("training", updates, run.update) as report.show:
-        try:
-            take_updates(run, report, stop)
-        except LostContactError as error:
-            report.write()
-            raise _saved_alone(run, error) from None
+    journal = Journal(learner.config, prepared, log, console)
+    updates = learner.config.train.updates
+    with StopRequest() as stop, writer, console.bar("training", updates, progress.update) as journal.show:
+        return take_updates(learner, progress, prepared, writer, world, journal, stop)
 
 
-def take_updates(run: Run, report: "Report", stop: StopRequest) -> None:
+def take_updates(
+    learner: Learner,
+    progress: Progress,
+    prepared: Prepared,
+    writer: CheckpointWriter,
+    world: World,
+    journal: Journal,
+    stop: StopRequest,
+) -> Progress:
     """The loop itself: update, report, validate and save, until a limit is reached or a stop asked for."""
-    settings = run.config.train
-    batches = batches_from(run.lengths_N2, run.config.batch.tokens, run.config.seed, run.cursor)
+    config, settings = learner.config, learner.config.train
+    batches = batches_from(lengths_of(prepared.train), config.batch.tokens, config.seed, progress.cursor)
+    rate = settings.bpe_dropout
+    bpe_dropout = BpeDropout(prepared.tokenizer, rate, config.seed) if rate else None
     clock = time.perf_counter()
-    while True:
-        run.background.check()
-        verdict = Verdict(run.world.highest(_verdict(run, stop)))
-        due = run.update % settings.checkpoint_every == 0 or verdict == Verdict.FINISHED
-        if due or verdict == Verdict.STOP or run.update % settings.log_every == 0:
-            report.write()
-        if due and run.validated < run.update and verdict != Verdict.STOP:
-            _checkpoint(run, report, stop)
-            clock = time.perf_counter()
-            continue  # patience may be at its end now, or a stop asked for
-        if verdict == Verdict.STOP:
-            _save_stopped(run)
-            raise Interrupted(f"stopped at update {run.update:,}; the same command goes on from there")
-        if verdict == Verdict.FINISHED:
-            return
-        rows, next_cursor = next(batches)
-        halvings = run.halvings
-        try:
-            record = take_update(run, rows, lambda: stop.requested)
-        except Interrupted:
-            continue  # the update is left undone, and taken again on resuming
-        if run.halvings > halvings:
-            _warn_of_memory(run, report.console)
-        run.update, run.cursor = run.update + 1, next_cursor
-        seconds, clock = time.perf_counter() - clock, time.perf_counter()
-        run.seconds += seconds
-        report.add({**record, "seconds": seconds}, rows)
+    try:
+        while True:
+            writer.check()
+            verdict = Verdict(world.highest(_verdict(progress, learner, stop)))
+            due = progress.update % settings.checkpoint_every == 0 or verdict == Verdict.FINISHED
+            if due or verdict == Verdict.STOP or progress.update % settings.log_every == 0:
+                journal.write()
+            if due and progress.validated < progress.update and verdict != Verdict.STOP:
+                if world.is_main:
+                    progress = _checkpoint(learner, progress, prepared, writer, journal, stop)
+                progress = Progress.from_state(world.told(progress.state()))
+                clock = time.perf_counter()
+                continue  # patience may be at its end now, or a stop asked for
+            if verdict == Verdict.STOP:
+                if world.is_main and progress.update:
+                    writer.save(learner, progress, stop_name(progress.update))
+                world.wait()  # whoever leaves first takes the others with it
+                raise Interrupted(f"stopped at update {progress.update:,}; the same command goes on from there")
+            if verdict == Verdict.FINISHED:
+                return progress
+            rows, next_cursor = next(batches)
+            update, epoch, halvings = progress.update + 1, progress.cursor.epoch, learner.halvings
+            load = partial(load_batch, prepared.train)
+            if bpe_dropout is not None:
+                load = partial(_load_with_bpe_dropout, bpe_dropout, prepared.train, epoch)
+            micro_batches = cut_batch(prepared.train, rows, config.batch, world.size, load)
+            try:
+                record = take_update(learner, micro_batches, update, world, lambda: stop.requested)
+            except Interrupted:
+                continue  # the update is left undone, and taken again on resuming
+            if learner.halvings > halvings:
+                _warn_of_memory(learner, world, journal.console)
+            seconds, clock = time.perf_counter() - clock, time.perf_counter()
+            progress = progress.after_update(next_cursor, seconds)
+            journal.add({"update": update, "epoch": epoch, **record, "seconds": seconds}, rows)
+    except LostContactError as error:
+        journal.write()
+        raise _saved_alone(learner, progress, writer, world, error) from None
 
 
-def _verdict(run: Run, stop: StopRequest) -> Verdict:
+def _load_with_bpe_dropout(
+    bpe_dropout: BpeDropout, corpus: Corpus, epoch: int, rows: Rows, device: torch.device
+) -> Batch:
+    """The update still counts the plain pieces, which all processes know: its loss reads a little high."""
+    return load_batch(bpe_dropout.take(corpus, rows, epoch), np.arange(len(rows)), device)
+
+
+def _verdict(progress: Progress, learner: Learner, stop: StopRequest) -> Verdict:
     if stop.requested:
         return Verdict.STOP
-    return Verdict.FINISHED if _is_finished(run) else Verdict.GO
+    return Verdict.FINISHED if progress.is_finished(learner.config.train) else Verdict.GO
 
 
-def _is_finished(run: Run) -> bool:
-    limits = run.config.train
-    return (
-        run.update >= limits.updates
-        or 0 < limits.epochs <= run.cursor.epoch
-        or 0 < limits.hours * 3600 <= run.seconds
-        or 0 < limits.patience <= run.stale
-    )
-
-
-def _save_stopped(run: Run) -> None:
-    if run.world.is_main and run.update:
-        save_run(run, stop_name(run.update))
-    run.world.wait()  # whoever leaves first takes the others with it
-
-
-def _saved_alone(run: Run, error: LostContactError) -> LostContactError:
+def _saved_alone(
+    learner: Learner, progress: Progress, writer: CheckpointWriter, world: World, error: LostContactError
+) -> LostContactError:
     """Save what there is without the others, which an update that was not finished has left as it was."""
-    if not run.world.is_main:
+    if not world.is_main:
         return error
-    if run.device.type == "cuda":  # there Adam's step may be queued behind the exchange that never ended
+    if (
+        learner.model.device.type == "cuda"
+    ):  # there the optimiser's step may be queued behind an exchange that never ended
         return LostContactError(f"{error}; the same command goes on from the newest checkpoint")
-    save_run(run, stop_name(run.update))
-    return LostContactError(f"{error}; saved at update {run.update:,}, the same command goes on from there")
+    writer.save(learner, progress, stop_name(progress.update))
+    return LostContactError(f"{error}; saved at update {progress.update:,}, the same command goes on from there")
 
 
-def _warn_of_memory(run: Run, console: Console) -> None:
-    smaller = run.config.batch.micro_tokens // 2**run.halvings
-    where = f"process {run.world.rank}: " if run.world.size > 1 else ""
+def _warn_of_memory(learner: Learner, world: World, console: Console) -> None:
+    smaller = learner.config.batch.micro_tokens // 2**learner.halvings
+    where = f"process {world.rank}: " if world.size > 1 else ""
     console.warn(
         f"{where}out of memory; going on with micro-batches of {smaller:,} tokens, which changes no update; "
         f"batch.micro_tokens={smaller} starts so"
     )
 
 
-# --- Report -----------------------------------------------------------------------------------------------------
-
-
-class Report:
-    """The updates since the last time, written out when their losses must be known anyway."""
-
-    def __init__(self, run: Run, log: MetricsLog | None, console: Console) -> None:
-        self.run = run
-        self.log = log
-        self.console = console
-        self.show: Callable[[int, str], None] = lambda update, status: None  # of a progress bar
-        self.lowest = math.inf  # mean loss between two times of writing
-        self._pending: list[tuple[dict[str, Any], Rows]] = []
-
-    def add(self, record: dict[str, Any], rows: Rows) -> None:
-        self._pending.append((record, rows))
-
-    def write(self) -> None:
-        """Raises DivergedError at the first update whose loss or gradient is not a number."""
-        if not self._pending:
-            return
-        records = [record for record, _ in self._pending]
-        for record, rows in self._pending:
-            record["loss"], record["gradient_norm"] = float(record["loss"]), float(record["gradient_norm"])
-            if not math.isfinite(record["loss"] + record["gradient_norm"]):
-                raise _diverged(self.run, record, rows)
-            if self.log is not None:
-                self.log.write(record)
-        if self.log is not None:
-            self.log.flush()
-        self._pending = []
-        self._say(records)
-
-    def _say(self, records: list[dict[str, Any]]) -> None:
-        tokens, seconds = sum(record["tokens"] for record in records), sum(record["seconds"] for record in records)
-        loss = sum(record["loss"] * record["tokens"] for record in records) / tokens
-        padding = sum(record["padding"] for record in records) / len(records)
-        last, updates = records[-1], self.run.config.train.updates
-        left = (updates - last["update"]) * seconds / len(records)
-        status = f"loss {loss:.3f}  rate {last['rate']:.2e}  {tokens / seconds:,.0f} tokens/s  padding {padding:.1%}"
-        speed = f"{tokens / seconds:,.0f} tok/s"
-        self.show(last["update"], f"loss {loss:.3f} rate {last['rate']:.1e} {speed} pad {padding:.1%}")
-        if not self.console.is_terminal:
-            self.console.say(f"update {last['update']:,}/{updates:,}  {status}  {duration(left)} left")
-        if loss > RISE * self.lowest and self.run.world.is_main:
-            self.console.warn(
-                f"update {last['update']:,}: the loss has risen from {self.lowest:.3f} to {loss:.3f}; if it stays, "
-                "try a lower optim.scale, a longer optim.warmup, or optim.clip_norm"
-            )
-        self.lowest = min(self.lowest, loss)
-
-
-def _diverged(run: Run, record: dict[str, Any], rows: Rows) -> DivergedError:
-    """Name the batch, and keep its pairs beside the run for reading."""
-    path = run.folder / "diverged.json"
-    figures = {name: str(record[name]) for name in ("loss", "gradient_norm")}  # JSON has no NaN
-    if run.world.is_main:
-        listing = json.dumps({**record, **figures, "pairs": _pairs(run, rows)}, indent=1, ensure_ascii=False)
-        write_whole(path, f"{listing}\n")
-    shown = ", ".join(run.prepared.origin(sorted(rows)[:5]))
-    return DivergedError(
-        f"update {record['update']:,}: loss {record['loss']}, gradient norm {record['gradient_norm']} on the "
-        f"{len(rows):,} training pairs {shown}{', ...' if len(rows) > 5 else ''} (all in {path});\n"
-        "the last checkpoint is intact; try a lower optim.scale, a longer optim.warmup, or optim.clip_norm"
-    )
-
-
-def _pairs(run: Run, rows: Rows) -> list[dict[str, Any]]:
-    """Training pairs as text, with the line each was read from."""
-    pairs, tokenizer = run.prepared.train.take(rows), run.prepared.tokenizer
-    sources, targets = (
-        tokenizer.decode([side[row].tolist() for row in range(len(rows))]) for side in (pairs.source, pairs.target)
-    )
-    return [
-        {"origin": origin, "source": source, "target": target}
-        for origin, source, target in zip(run.prepared.origin(rows), sources, targets, strict=True)
-    ]
-
-
 # --- Checkpoints ------------------------------------------------------------------------------------------------
 
 
-def _checkpoint(run: Run, report: Report, stop: StopRequest) -> None:
-    """Validate, remember the best, and begin to save: the main process; the others wait for it.
+def _checkpoint(
+    learner: Learner,
+    progress: Progress,
+    prepared: Prepared,
+    writer: CheckpointWriter,
+    journal: Journal,
+    stop: StopRequest,
+) -> Progress:
+    """Validate, remember the best, and begin to save.
 
     Left undone, to be done on resuming, when a stop is asked for meanwhile.
     """
-    if (log := report.log) is not None:
-        try:
-            result = _validate(run, stop.check)
-        except Interrupted:
-            pass
-        else:
-            _keep_best(run, result)
-            log.write(result.record(run.update))
-            log.flush()
-            run.background.start(_saving(run, report.console))
-            report.console.say(
-                f"update {run.update:,}: {result}  (best {run.best_bleu:.2f} BLEU at {run.best_update:,})"
-            )
-    run.set_progress(run.world.told(run.progress()))
-
-
-def _saving(run: Run, console: Console) -> Callable[[], None]:
-    """What writes a checkpoint of the run as it is now, removes those no longer needed, and refreshes the page."""
-    write, best, settings = snapshot(run, step_name(run.update)), run.best_update, run.config.train
+    config, folder, console = learner.config, learner.config.train.dir, journal.console
+    try:
+        result = _validate(learner, prepared, stop.check)
+    except Interrupted:
+        return progress
+    progress = progress.after_validation(result.loss, result.bleu, config.train.best)
+    journal.write_validation(result.record(progress.update))
+    write = writer.snapshot(learner, progress, step_name(progress.update))
 
     def work() -> None:
         write()
-        prune_checkpoints(run.folder, settings.keep, best, settings.keep_every)
-        _refresh_page(run, console)
+        prune_checkpoints(folder, config.train.keep, progress.best_update, config.train.keep_every)
+        _refresh_page(folder, console)
 
-    return work
+    writer.start(work)
+    best = f"(best {progress.best_bleu:.2f} BLEU at {progress.best_update:,})"
+    console.say(f"update {progress.update:,}: {result}  {best}")
+    return progress
 
 
-def _refresh_page(run: Run, console: Console) -> None:
+def _refresh_page(folder: Path, console: Console) -> None:
     try:
-        write_report(run.folder)
+        write_report(folder)
     except Exception as error:  # whatever is wrong with it, a page is nothing to end a run for
         console.warn(f"report.html is not up to date: {error}")
 
 
-def _keep_best(run: Run, result: Validation) -> None:
-    by_loss = run.config.train.best == "loss"
-    better = result.loss < run.best_loss if by_loss else result.bleu > run.best_bleu
-    run.stale = 0 if better else run.stale + 1
-    if better:
-        run.best_loss, run.best_bleu, run.best_update = result.loss, result.bleu, run.update
-    run.validated = run.update
-
-
-def _validate(run: Run, check: Callable[[int], None]) -> Validation:
-    prepared, config = run.prepared, run.config
+def _validate(learner: Learner, prepared: Prepared, check: Callable[[int], None] = lambda count: None) -> Validation:
     text = prepared.text("valid")
-    with run.averaged():
-        return validate(run.model, prepared.valid, text, prepared.tokenizer, config, check)
+    with learner.averaged() as model:
+        return validate(model, prepared.valid, text, prepared.tokenizer, learner.config, check)
 
 
-def _average_last(run: Run, log: MetricsLog, console: Console) -> None:
+def _average_last(learner: Learner, progress: Progress, prepared: Prepared, log: MetricsLog, console: Console) -> None:
     """Write the average of the last checkpoints (section 6.1) as one more, without the optimiser."""
-    count = min(run.config.train.average, len(list_checkpoints(run.folder)))
-    path = run.folder / "checkpoints" / AVERAGED
-    if count < 2 or _update_of(path) == run.update:
+    config, folder = learner.config, learner.config.train.dir
+    count = min(config.train.average, len(list_checkpoints(folder)))
+    path = folder / "checkpoints" / AVERAGED
+    if count < 2 or _update_of(path) == progress.update:
         return
-    run.ema = []  # what is averaged here has these averages in it already
-    run.model.load_state_dict(average_weights(last_checkpoints(run.folder, count)))
-    result = _validate(run, lambda count: None)
-    state = {"update": run.update, "averaged": count, "data": run.prepared.fingerprint}
-    save_checkpoint(path, run.config, run.prepared.tokenizer.model_bytes, run.model.state_dict(), state)
-    log.write({**result.record(run.update), "averaged": count})
+    learner.ema = []  # what is averaged here has these averages in it already
+    learner.model.load_state_dict(average_weights(last_checkpoints(folder, count)))
+    result = _validate(learner, prepared)
+    state = {"update": progress.update, "averaged": count, "data": progress.data}
+    save_checkpoint(path, config, prepared.tokenizer.model_bytes, learner.model.state_dict(), state)
+    log.write({**result.record(progress.update), "averaged": count})
     log.flush()
-    _refresh_page(run, console)
+    _refresh_page(folder, console)
     console.say(f"average of the last {count} checkpoints: {result}")
 
 

@@ -1,10 +1,46 @@
-"""Label-smoothed cross-entropy (section 5.4) from the decoder's output, without ever holding all logits."""
+"""What training minimises: label-smoothed cross-entropy (section 5.4), without ever holding all logits."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from mt.config import TrainConfig
+from mt.model.transformer import Transformer
+from mt.train.batch import Batch
+
+Figures = dict[str, Tensor]  # what else is worth a place in metrics.jsonl, summed over target tokens like the loss
+
 # Rows of logits in memory at a time: large enough for full-speed products, small enough to stay near the cache.
 CHUNK_ELEMENTS = {"cpu": 2**23, "cuda": 2**28, "mps": 2**26}
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What a run minimises: a function that gives a sum over a batch's target tokens, and figures beside it."""
+
+    function: Callable[[Transformer, Batch, torch.dtype], tuple[Tensor, Figures]]
+    figures: tuple[str, ...] = ()  # their names
+
+    def __call__(self, model: Transformer, batch: Batch, precision: torch.dtype) -> tuple[Tensor, Figures]:
+        return self.function(model, batch, precision)
+
+
+def make_loss(config: TrainConfig) -> Loss:
+    """The loss that a run's settings ask for."""
+    return Loss(partial(translation_loss, smoothing=config.label_smoothing))
+
+
+def translation_loss(
+    model: Transformer, batch: Batch, precision: torch.dtype, smoothing: float
+) -> tuple[Tensor, Figures]:
+    """The smoothed cross-entropy of a batch's targets, products in `precision`; no figures beside it."""
+    with torch.autocast(model.device.type, precision, enabled=precision != torch.float32):
+        memory = model.encode(batch.source_BS, batch.source_places_N)
+        x_ND = model.decode(batch.input_BT, memory, batch.target_places_N)
+    return smoothed_loss(x_ND.to(precision), model.output.weight, batch.targets_N, smoothing), {}
 
 
 def smoothed_loss(x_ND: Tensor, embedding_VD: Tensor, targets_N: Tensor, smoothing: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""Adam and its rate (section 5.3)."""
+"""The optimiser and its rate (section 5.3). Its state is stored by name and shape, whatever it is."""
 
 from collections.abc import Mapping
 
@@ -13,33 +13,47 @@ def learning_rate(update: int, d_model: int, warmup: int) -> float:
     return float(d_model**-0.5 * min(update**-0.5, update * warmup**-1.5))
 
 
-def make_adam(model: nn.Module, config: OptimConfig) -> torch.optim.Adam:
-    """Adam with the paper's betas and epsilon (section 5.3); the rate is set before each update."""
-    return torch.optim.Adam(model.parameters(), betas=(config.beta1, config.beta2), eps=config.eps, fused=True)
+def set_rate(optimizer: torch.optim.Optimizer, update: int, d_model: int, config: OptimConfig) -> float:
+    """Set the rate of an update, counted from 1; returns it."""
+    rate = config.scale * learning_rate(update, d_model, config.warmup)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    return rate
 
 
-def stored_adam(adam: torch.optim.Adam, model: nn.Module) -> dict[str, Tensor]:
-    """Adam's state as tensors named `PARAMETER.step`, `.exp_avg` and `.exp_avg_sq`."""
+def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
+    """Adam with the paper's betas and epsilon (section 5.3), its state there from the beginning."""
+    adam = torch.optim.Adam(model.parameters(), betas=(config.beta1, config.beta2), eps=config.eps, fused=True)
+    _fill_state(adam, model)
+    return adam
+
+
+def _fill_state(optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
+    """Let the optimiser make its state now, by an update that changes nothing, so that a checkpoint has its full size.
+
+    Optimisers make it at their first update, as zeros, which is what is left here.
+    """
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0
+    optimizer.step()
+    optimizer.zero_grad()
+    for state in optimizer.state.values():
+        for value in state.values():
+            value.zero_()
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
+    """The state as tensors named `PARAMETER.KEY`; Adam's keys are step, exp_avg and exp_avg_sq. Nothing is copied."""
     return {
         f"{name}.{key}": value
         for name, parameter in model.named_parameters()
-        for key, value in adam.state.get(parameter, {}).items()  # looking it up would make an empty state
+        for key, value in optimizer.state[parameter].items()
     }
 
 
-def load_adam(adam: torch.optim.Adam, model: nn.Module, stored: Mapping[str, Tensor]) -> None:
-    """Put back what `stored_adam` gave."""
-    for name, parameter in model.named_parameters():
-        for key in ("step", "exp_avg", "exp_avg_sq"):
-            value = stored[f"{name}.{key}"]
-            adam.state[parameter][key] = value.to(parameter.device, copy=True)
-
-
-def blank_adam(model: nn.Module) -> dict[str, Tensor]:
-    """A state for `load_adam` of which only the shapes are right."""
-    moments = {
-        f"{name}.{key}": torch.zeros_like(parameter)
-        for name, parameter in model.named_parameters()
-        for key in ("exp_avg", "exp_avg_sq")
-    }
-    return moments | {f"{name}.step": torch.zeros(()) for name, _ in model.named_parameters()}
+def load_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, stored: Mapping[str, Tensor]) -> None:
+    """Put back what `optimizer_state` gave."""
+    for name, value in optimizer_state(optimizer, model).items():
+        value.copy_(stored[name])

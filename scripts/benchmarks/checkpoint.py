@@ -4,21 +4,25 @@ scripts/benchmarks/checkpoint.py
 """
 
 import argparse
-import dataclasses
 import statistics
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
+
+import torch
 
 from mt.config import load_config
 from mt.console import Console
-from mt.data.batches import Rows, plan_batches
+from mt.data.batches import plan_batches
 from mt.data.prepare import prepare
-from mt.model.transformer import Transformer
-from mt.train.optim import make_adam
-from mt.train.run import Run, save_run, snapshot, start_or_resume
-from mt.train.update import take_update
+from mt.train.batch import lengths_of
+from mt.train.learner import Learner, make_learner
+from mt.train.progress import Progress
+from mt.train.saving import CheckpointWriter
+from mt.train.update import MicroBatches, cut_batch, take_update
 
 BASE = Path(__file__).parents[2] / "configs" / "base.yaml"
 VOCABULARY = 37_000
@@ -33,58 +37,68 @@ SETTINGS = [
 UPDATES = 5  # timed with nothing beside them
 
 
+@dataclass
+class Training:
+    """A base model in its full size, on a little data."""
+
+    learner: Learner
+    writer: CheckpointWriter
+    batches: Iterator[tuple[int, MicroBatches]]
+
+    def seconds(self, updates: int) -> float:
+        """Of an update, on average."""
+        start = time.perf_counter()
+        for _ in range(updates):
+            update, batches = next(self.batches)
+            float(take_update(self.learner, batches, update)["loss"])
+        return (time.perf_counter() - start) / updates
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="on the disk to be measured; by default the system's temporary one")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-        run = base_run(Path(folder))
-        batches = iter(plan_batches(run.lengths_N2, run.config.batch.tokens, seed=1, epoch=0))
-        updates(run, batches, 3)
-        save_run(run, "first")  # as the rehearsal does
-        size = sum(path.stat().st_size for path in (run.folder / "checkpoints" / "first").iterdir())
+        training = start(Path(folder))
+        training.seconds(3)
+        training.writer.save(training.learner, Progress(), "first")  # as the rehearsal does
+        size = sum(path.stat().st_size for path in (training.writer.folder / "checkpoints" / "first").iterdir())
         print(f"{size / 10**6:,.0f} MB; seconds, of {arguments.rounds} rounds")
         print(f"{'waiting for it':>16} {'standing still':>16} {'written after':>16} {'going slower':>16}")
-        rounds = [measured(run, batches) for _ in range(arguments.rounds)]
+        rounds = [measured(training) for _ in range(arguments.rounds)]
         for name, choose in (("median", statistics.median), ("worst", max)):
             print(" ".join(f"{choose(column):>16.2f}" for column in zip(*rounds, strict=True)), name)
 
 
-def base_run(folder: Path) -> Run:
-    """A run of the base model in its full size, on a little data."""
+def start(folder: Path) -> Training:
     config = load_config(BASE, [*SETTINGS, f"data.dir={folder / 'data'}", f"train.dir={folder / 'run'}"])
-    quiet = Console(quiet=True)
-    run = start_or_resume(config, prepare(config, quiet), quiet)
-    model = Transformer(config.model, VOCABULARY).to(run.device).train()
-    return dataclasses.replace(run, model=model, adam=make_adam(model, config.optim))
+    prepared = prepare(config, Console(quiet=True))
+    plan = plan_batches(lengths_of(prepared.train), config.batch.tokens, seed=1, epoch=0)
+    return Training(
+        learner=make_learner(config, VOCABULARY, torch.device("cpu")),
+        writer=CheckpointWriter(config.train.dir, prepared.tokenizer.model_bytes),
+        batches=zip(count(1), (cut_batch(prepared.train, rows, config.batch) for rows in plan), strict=False),
+    )
 
 
-def updates(run: Run, batches: Iterator[Rows], count: int) -> float:
-    """Seconds an update, on average."""
-    start = time.perf_counter()
-    for _ in range(count):
-        float(take_update(run, next(batches))["loss"])
-        run.update += 1
-    return (time.perf_counter() - start) / count
-
-
-def measured(run: Run, batches: Iterator[Rows]) -> tuple[float, float, float, float]:
+def measured(training: Training) -> tuple[float, float, float, float]:
     """Seconds to wait for a checkpoint; or else to stand still, until it is written, and that updates take longer."""
+    learner, writer = training.learner, training.writer
     start = time.perf_counter()
-    save_run(run, "waited-for")
+    writer.save(learner, Progress(), "waited-for")
     waited = time.perf_counter() - start
-    undisturbed = updates(run, batches, UPDATES)
+    undisturbed = training.seconds(UPDATES)
     written: list[float] = []
     start = time.perf_counter()
-    write = snapshot(run, "beside")
-    run.background.start(lambda: (write(), written.append(time.perf_counter())))
+    write = writer.snapshot(learner, Progress(), "beside")
+    writer.start(lambda: (write(), written.append(time.perf_counter())))
     stood = time.perf_counter() - start
     slower = 0.0
     while not written:
-        run.background.check()
-        slower += updates(run, batches, 1) - undisturbed
-    run.background.wait()
+        writer.check()
+        slower += training.seconds(1) - undisturbed
+    writer.wait()
     return waited, stood, written[0] - start, slower
 
 

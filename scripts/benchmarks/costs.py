@@ -16,22 +16,19 @@ import statistics
 import time
 from dataclasses import dataclass, replace
 from multiprocessing.queues import Queue
-from types import SimpleNamespace
 
 import numpy as np
 import torch
 from train import SIZES
 
-from mt.config import BatchConfig, Config, OptimConfig, TrainConfig
+from mt.config import BatchConfig, Config, TrainConfig
 from mt.data.batches import plan_batches
 from mt.data.corpus import Corpus, Sentences
 from mt.device import settle
 from mt.distributed import joined
-from mt.model.transformer import Transformer
 from mt.train.batch import lengths_of
-from mt.train.optim import make_adam
-from mt.train.run import Run
-from mt.train.update import take_update
+from mt.train.learner import make_learner
+from mt.train.update import cut_batch, take_update
 
 
 @dataclass(frozen=True)
@@ -83,25 +80,19 @@ def train(setting: Setting, options: argparse.Namespace, rank: int, answers: "Qu
     )
     settle()
     torch.set_num_threads(max(1, options.threads // setting.processes))
-    torch.manual_seed(1)
     device = torch.device("cpu")
     model_config, _ = SIZES["small"]
     config = Config(
         model=model_config,
         batch=BatchConfig(tokens=setting.tokens),
-        train=TrainConfig(precision=options.precision, device="cpu"),
+        train=TrainConfig(precision=options.precision),
     )
-    corpus = random_corpus(setting)
-    model = Transformer(model_config, setting.vocabulary).train()
-    lengths_N2, rates = lengths_of(corpus), []
+    learner, corpus, rates = make_learner(config, setting.vocabulary, device), random_corpus(setting), []
     with joined(device) as world:
-        run = Run(
-            config, SimpleNamespace(train=corpus), world, device, model, make_adam(model, OptimConfig()), lengths_N2
-        )
         end = time.perf_counter() + options.seconds
-        for rows in plan_batches(lengths_N2, setting.tokens, seed=1, epoch=0):
+        for update, rows in enumerate(plan_batches(lengths_of(corpus), setting.tokens, seed=1, epoch=0), 1):
             start = time.perf_counter()
-            record = take_update(run, rows)
+            record = take_update(learner, cut_batch(corpus, rows, config.batch, world.size), update, world)
             rates.append(record["tokens"] / (time.perf_counter() - start))
             if world.highest(len(rates) >= 4 and start > end):
                 break

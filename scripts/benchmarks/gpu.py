@@ -21,17 +21,15 @@ import torch
 from decode import Decode, marian_twin, random_sources
 from decode import hugging_face as hugging_face_decoding
 from decode import ours as our_decoding
-from train import SMOOTHING, hugging_face, plain, random_corpus
+from train import hugging_face, ours, plain, random_corpus
 
-from mt.config import ModelConfig, OptimConfig
+from mt.config import ModelConfig
 from mt.data.batches import Lengths, Rows, plan_batches
 from mt.data.corpus import Corpus
 from mt.device import repeat_exactly
 from mt.model.flops import training_flops
 from mt.model.transformer import Transformer
 from mt.train.batch import lengths_of
-from mt.train.optim import make_adam
-from mt.train.update import accumulate
 
 PARTS = ("ceilings", "training", "profile", "decoding")
 
@@ -176,34 +174,20 @@ def training(scale: Scale, size: str, config: ModelConfig, ceiling: float) -> No
 def training_systems(scale: Scale, config: ModelConfig, task: Task) -> list[System]:
     alike = (config, scale.vocabulary, task.corpus, torch.bfloat16, scale.device)
     systems = [
-        System("mt", ours(scale, config, task, compiled=False), repeatable=True),
-        System("mt, train.deterministic=no", ours(scale, config, task, compiled=False)),
+        System("mt", ours(*alike), repeatable=True),
+        System("mt, train.deterministic=no", ours(*alike)),
         System("nn.Transformer", plain(*alike)),
     ]
     if importlib.util.find_spec("transformers"):
         systems.append(System("MarianMTModel", hugging_face(*alike)))
     if scale.compiled:
         systems = [
-            System("mt, train.compile=yes", ours(scale, config, task, compiled=True), repeatable=True),
-            System("the same, train.deterministic=no", ours(scale, config, task, compiled=True)),
+            System("mt, train.compile=yes", ours(*alike, compiled=True), repeatable=True),
+            System("the same, train.deterministic=no", ours(*alike, compiled=True)),
             *systems,
             System("nn.Transformer, torch.compile", plain(*alike, compiled=True)),
         ]
     return systems
-
-
-def ours(scale: Scale, config: ModelConfig, task: Task, compiled: bool) -> Update:
-    """One update as mt takes it on one GPU with batch.micro_tokens as large as batch.tokens."""
-    torch.manual_seed(1)
-    model = Transformer(config, scale.vocabulary, compiled).to(scale.device).train()
-    adam = make_adam(model, OptimConfig())
-
-    def update(rows: Rows) -> None:
-        adam.zero_grad()
-        accumulate(model, task.corpus, rows, task.tokens([rows]), SMOOTHING, torch.bfloat16)
-        adam.step()
-
-    return update
 
 
 def take_turn(system: System, batches: list[Rows], task: Task, device: torch.device) -> None:
@@ -225,7 +209,8 @@ def take_turn(system: System, batches: list[Rows], task: Task, device: torch.dev
 def profile(scale: Scale, size: str, config: ModelConfig) -> None:
     """The kernels of three updates, by time."""
     task = make_task(scale)
-    system = System("mt", ours(scale, config, task, scale.compiled), repeatable=True)
+    update = ours(config, scale.vocabulary, task.corpus, torch.bfloat16, scale.device, scale.compiled)
+    system = System("mt", update, repeatable=True)
     take_turn(system, task.batches[3:6], task, scale.device)
     with torch.profiler.profile() as profiler:
         take_turn(system, task.batches[:3], task, scale.device)

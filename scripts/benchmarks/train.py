@@ -10,6 +10,7 @@ in the same run. MarianMTModel takes part when the extra `bench` is installed.
 
 import argparse
 import importlib.util
+import itertools
 import statistics
 import time
 from collections.abc import Callable
@@ -20,16 +21,15 @@ from side_by_side import System, start
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mt.config import ModelConfig, OptimConfig
+from mt.config import BatchConfig, Config, ModelConfig, TrainConfig
 from mt.data.batches import Lengths, plan_batches
 from mt.data.corpus import Corpus, Sentences
 from mt.device import settle
 from mt.model.layout import PAD
 from mt.model.positions import positional_encoding
-from mt.model.transformer import Transformer
 from mt.train.batch import Batch, lengths_of, load_batch
-from mt.train.optim import make_adam
-from mt.train.update import accumulate
+from mt.train.learner import make_learner
+from mt.train.update import cut_batch, take_update
 
 SIZES = {
     "small": (ModelConfig(d_model=256, heads=4, d_ff=1024, encoder_layers=3, decoder_layers=3), 8_000),
@@ -121,16 +121,21 @@ def random_corpus(pairs: int, vocabulary: int) -> Corpus:
 # --- The systems -------------------------------------------------------------------------------------------------
 
 
-def ours(config: ModelConfig, vocabulary: int, corpus: Corpus, precision: torch.dtype) -> Callable[[np.ndarray], None]:
-    torch.manual_seed(1)
-    lengths_N2 = lengths_of(corpus)
-    model = Transformer(config, vocabulary).train()
-    adam = make_adam(model, OptimConfig())
+def ours(
+    config: ModelConfig,
+    vocabulary: int,
+    corpus: Corpus,
+    precision: torch.dtype,
+    device: torch.device = CPU,
+    compiled: bool = False,
+) -> Callable[[np.ndarray], None]:
+    """Each update in one pass."""
+    train = TrainConfig(label_smoothing=SMOOTHING, precision=str(precision).removeprefix("torch."), compile=compiled)
+    whole = Config(model=config, batch=BatchConfig(micro_tokens=1_000_000), train=train)
+    learner, updates = make_learner(whole, vocabulary, device), itertools.count(1)
 
     def update(rows: np.ndarray) -> None:
-        adam.zero_grad()
-        accumulate(model, corpus, rows, int(lengths_N2[rows, 1].sum()), SMOOTHING, precision)
-        adam.step()
+        take_update(learner, cut_batch(corpus, rows, whole.batch), next(updates))
 
     return update
 

@@ -8,17 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import fork, statuses, with_settings
+from helpers import first_batches, fork, losses_of_updates, started, statuses, with_settings
 
 from mt.checkpoint import load_checkpoint, stop_name
 from mt.config import Config
-from mt.console import Console
-from mt.data.batches import plan_batches
-from mt.data.prepare import prepare
-from mt.train.background import Background
-from mt.train.run import snapshot, start_or_resume
+from mt.train.saving import Background, CheckpointWriter
 from mt.train.stop import StopRequest
-from mt.train.update import take_update
 
 
 def fail() -> None:
@@ -74,21 +69,18 @@ def test_a_second_ctrl_c_waits_for_no_work(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ema", [0.0, 0.9])
-def test_a_checkpoint_is_the_run_at_the_time_of_its_snapshot(
-    toy_config: Config, tmp_path: Path, quiet: Console, ema: float
-) -> None:
+def test_a_checkpoint_is_the_run_at_the_time_of_its_snapshot(toy_config: Config, ema: float) -> None:
     """Updates taken before it is written do not reach it."""
     config = with_settings(toy_config, train={"ema": ema})
-    run = start_or_resume(config, prepare(config, quiet), quiet)
-    first, second = plan_batches(run.lengths_N2, config.batch.tokens, config.seed, 0)[:2]
-    take_update(run, first)
-    run.update = 1
-    snapshot(run, stop_name(1))()
-    late = snapshot(run, stop_name(2))
-    take_update(run, second)
-    run.update = 2
+    learner, progress, prepared = started(config)
+    writer = CheckpointWriter(config.train.dir, prepared.tokenizer.model_bytes)
+    batches = first_batches(prepared.train, config)
+    losses_of_updates(learner, prepared.train, batches[:1])
+    writer.save(learner, progress, stop_name(1))
+    late = writer.snapshot(learner, progress, stop_name(2))
+    losses_of_updates(learner, prepared.train, batches[1:2], done=1)
     late()
-    folders = [run.folder / "checkpoints" / stop_name(number) for number in (1, 2)]
+    folders = [config.train.dir / "checkpoints" / stop_name(number) for number in (1, 2)]
     early, written = (load_checkpoint(folder, resume=True) for folder in folders)
     assert written.state == early.state
     for name in ("weights", "optimizer"):

@@ -12,19 +12,17 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import fork, fork_world, statuses, with_settings
+from helpers import first_batches, fork, fork_world, started, statuses, with_settings
 
 from mt.checkpoint import load_checkpoint, resumable_checkpoints
 from mt.config import Config
 from mt.console import Console
-from mt.data.batches import plan_batches
 from mt.data.prepare import prepare
 from mt.distributed import World, joined
 from mt.train.loop import train
 from mt.train.metrics import read_metrics
-from mt.train.run import start_or_resume
 from mt.train.stop import Interrupted
-from mt.train.update import take_update
+from mt.train.update import cut_batch, take_update
 
 # Sums of gradients in another order differ in the last bits of float32, which twelve updates may add up.
 TOLERANCE = 2e-5
@@ -116,22 +114,21 @@ def test_a_stop_asked_of_one_process_saves_and_stops_all(config: Config, tmp_pat
     assert checkpoint.name == f"stop-{updates(endless.train.dir)[-1]['update']:08d}"
 
 
-def test_a_stop_asked_of_one_process_in_an_update_leaves_it_undone_in_all(
-    config: Config, tmp_path: Path, quiet: Console
-) -> None:
-    alone = start_or_resume(in_folder(config, tmp_path / "alone"), prepare(config, quiet), quiet)
-    rows = plan_batches(alone.lengths_N2, config.batch.tokens, config.seed, 0)[0]
-    expected = float(take_update(alone, rows)["loss"])
+def test_a_stop_asked_of_one_process_in_an_update_leaves_it_undone_in_all(config: Config, tmp_path: Path) -> None:
+    learner, _, prepared = started(config)
+    rows = first_batches(prepared.train, config)[0]
+    expected = float(take_update(learner, cut_batch(prepared.train, rows, config.batch), update=1)["loss"])
 
     def work() -> None:
         with joined(torch.device("cpu")) as world:
-            run = start_or_resume(in_folder(config, tmp_path / "run"), prepare(config, quiet), quiet, world)
-            before = [parameter.detach().clone() for parameter in run.model.parameters()]
+            learner, _, _ = started(config)
+            batches = cut_batch(prepared.train, rows, config.batch, world.size)
+            before = [parameter.detach().clone() for parameter in learner.model.parameters()]
             asked = count()
             with pytest.raises(Interrupted):
-                take_update(run, rows, lambda: world.rank == 1 and next(asked) > 0)
-            assert all(map(torch.equal, run.model.parameters(), before))
-            assert float(take_update(run, rows)["loss"]) == pytest.approx(expected, rel=TOLERANCE)
+                take_update(learner, batches, 1, world, lambda: world.rank == 1 and next(asked) > 0)
+            assert all(map(torch.equal, learner.model.parameters(), before))
+            assert float(take_update(learner, batches, 1, world)["loss"]) == pytest.approx(expected, rel=TOLERANCE)
 
     children = fork_world(2, work, tmp_path / "errors")
     assert statuses(children, seconds=60) == [0, 0], (tmp_path / "errors").read_text()

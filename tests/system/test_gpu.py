@@ -5,18 +5,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import with_settings
+from helpers import first_batches, losses_of_updates, started, with_settings
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mt import Translator
 from mt.checkpoint import load_checkpoint, resumable_checkpoints
 from mt.config import Config
 from mt.console import Console
-from mt.data.batches import plan_batches
-from mt.data.prepare import prepare
 from mt.train.loop import train
-from mt.train.run import Run, start_or_resume
-from mt.train.update import take_update
+from mt.train.update import cut_batch, take_update
 
 pytestmark = pytest.mark.gpu
 
@@ -30,18 +27,11 @@ def _leave_no_mode_on() -> Iterator[None]:
     torch.cuda.set_sync_debug_mode("default")
 
 
-def new_run(config: Config, quiet: Console) -> Run:
-    return start_or_resume(config, prepare(config, quiet), quiet)
-
-
-def losses(run: Run, updates: int = 20) -> list[float]:
+def losses(config: Config, updates: int = 20) -> list[float]:
     """Of that many updates, as many as the toy language has in three epochs."""
-    config, found = run.config, []
-    plans = [plan_batches(run.lengths_N2, config.batch.tokens, config.seed, epoch) for epoch in range(3)]
-    for rows in [rows for plan in plans for rows in plan][:updates]:
-        found.append(take_update(run, rows)["loss"])
-        run.update += 1
-    return [float(loss) for loss in found]
+    learner, _, prepared = started(config)
+    batches = [rows for epoch in range(3) for rows in first_batches(prepared.train, config, epoch)]
+    return losses_of_updates(learner, prepared.train, batches[:updates])
 
 
 def still(config: Config, **train: object) -> Config:
@@ -49,16 +39,16 @@ def still(config: Config, **train: object) -> Config:
     return with_settings(config, model={"dropout": 0.0}, optim={"warmup": 400}, train=train)
 
 
-def test_training_has_the_losses_of_the_cpu(toy_config: Config, quiet: Console) -> None:
-    gpu, cpu = (losses(new_run(still(toy_config, device=device), quiet)) for device in (DEVICE, "cpu"))
+def test_training_has_the_losses_of_the_cpu(toy_config: Config) -> None:
+    gpu, cpu = (losses(still(toy_config, device=device)) for device in (DEVICE, "cpu"))
     assert gpu == pytest.approx(cpu, rel=1e-4)
 
 
 @pytest.mark.parametrize("compiled", [False, True], ids=["plain", "compiled"])
-def test_bfloat16_follows_float32(toy_config: Config, quiet: Console, compiled: bool) -> None:
+def test_bfloat16_follows_float32(toy_config: Config, compiled: bool) -> None:
     """Each loss of twenty updates within one in a hundred."""
-    exact = losses(new_run(still(toy_config, device=DEVICE), quiet))
-    rough = losses(new_run(still(toy_config, device=DEVICE, precision="bfloat16", compile=compiled), quiet))
+    exact = losses(still(toy_config, device=DEVICE))
+    rough = losses(still(toy_config, device=DEVICE, precision="bfloat16", compile=compiled))
     assert rough == pytest.approx(exact, rel=1e-2)
 
 
@@ -79,41 +69,42 @@ def test_a_resumed_run_is_the_uninterrupted_run_bit_for_bit(
 
 
 @pytest.mark.parametrize("compiled", [False, True], ids=["plain", "compiled"])
-def test_an_update_never_waits_for_the_gpu(toy_config: Config, quiet: Console, compiled: bool) -> None:
+def test_an_update_never_waits_for_the_gpu(toy_config: Config, compiled: bool) -> None:
     config = with_settings(
         toy_config,
         optim={"clip_norm": 1.0},
         train={"device": DEVICE, "precision": "bfloat16", "ema": 0.9, "compile": compiled},
     )
-    run = new_run(config, quiet)
-    plan = plan_batches(run.lengths_N2, config.batch.tokens, config.seed, 0)
-    for rows in plan:  # kernels are loaded, layers compiled
-        take_update(run, rows)
+    learner, _, prepared = started(config)
+    updates = [cut_batch(prepared.train, rows, config.batch) for rows in first_batches(prepared.train, config)]
+    for batches in updates:  # kernels are loaded, layers compiled
+        take_update(learner, batches, update=1)
     torch.cuda.set_sync_debug_mode("error")
-    for rows in plan:
-        take_update(run, rows)
+    for batches in updates:
+        take_update(learner, batches, update=1)
 
 
-def test_attention_needs_none_but_fused_kernels(toy_config: Config, quiet: Console) -> None:
-    run = new_run(with_settings(toy_config, train={"device": DEVICE, "precision": "bfloat16"}), quiet)
+def test_attention_needs_none_but_fused_kernels(toy_config: Config) -> None:
+    config = with_settings(toy_config, train={"device": DEVICE, "precision": "bfloat16"})
     with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION]):
-        losses(run, updates=3)
+        losses(config, updates=3)
 
 
-def test_out_of_memory_halves_the_passes_and_changes_no_loss(toy_config: Config, quiet: Console) -> None:
+def test_out_of_memory_halves_the_passes_and_changes_no_loss(toy_config: Config) -> None:
     config = with_settings(still(toy_config, device=DEVICE), batch={"tokens": 10**6, "micro_tokens": 10**6})
-    run = new_run(config, quiet)
-    (rows,) = plan_batches(run.lengths_N2, config.batch.tokens, config.seed, 0)
-    rows = rows.repeat(400)  # some 300,000 pieces
-    expected = float(take_update(new_run(config, quiet), rows)["loss"])
+    learner, _, prepared = started(config)
+    other, _, _ = started(config)
+    (rows,) = first_batches(prepared.train, config)
+    batches = cut_batch(prepared.train, rows.repeat(400), config.batch)  # some 300,000 pieces
+    expected = float(take_update(other, batches, update=1)["loss"])
     torch.cuda.empty_cache()
     room = torch.cuda.memory_reserved() + 500 * 2**20
     torch.cuda.set_per_process_memory_fraction(room / torch.cuda.get_device_properties(0).total_memory)
     try:
-        record = take_update(run, rows)
+        record = take_update(learner, batches, update=1)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
-    assert run.halvings > 0
+    assert learner.halvings > 0
     assert float(record["loss"]) == pytest.approx(expected, rel=1e-4)
 
 

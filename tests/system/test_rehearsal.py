@@ -4,39 +4,46 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import with_settings
+from helpers import started, with_settings
 
 from mt.config import Config
 from mt.console import Console
-from mt.data.prepare import prepare
+from mt.distributed import World
+from mt.train.learner import Learner
 from mt.train.loop import train
-from mt.train.rehearsal import RehearsalError, rehearse, size
-from mt.train.run import Run, start_or_resume
+from mt.train.optim import optimizer_state
+from mt.train.rehearsal import Plan, RehearsalError, rehearse, size
+from mt.train.saving import CheckpointWriter
 
 
-def new_run(config: Config, quiet: Console) -> Run:
-    return start_or_resume(config, prepare(config, quiet), quiet)
+def rehearsed(config: Config, quiet: Console) -> tuple[Learner, dict[str, torch.Tensor], Plan]:
+    """A learner after its rehearsal, and all its tensors as they were before."""
+    learner, progress, prepared = started(config)
+    before = {name: tensor.clone() for name, tensor in tensors(learner).items()}
+    writer = CheckpointWriter(config.train.dir, prepared.tokenizer.model_bytes)
+    return learner, before, rehearse(learner, progress, prepared, writer, World(), quiet)
+
+
+def tensors(learner: Learner) -> dict[str, torch.Tensor]:
+    return {**learner.model.state_dict(), **optimizer_state(learner.optimizer, learner.model)}
 
 
 def test_it_changes_neither_weights_nor_optimiser_nor_random_state_nor_disk(toy_config: Config, quiet: Console) -> None:
-    run = new_run(toy_config, quiet)
-    weights = {name: value.clone() for name, value in run.model.state_dict().items()}
+    started(toy_config)
     random = torch.get_rng_state()
-    rehearse(run, quiet)
+    learner, before, _ = rehearsed(toy_config, quiet)
     assert torch.equal(torch.get_rng_state(), random)
-    assert all(torch.equal(value, weights[name]) for name, value in run.model.state_dict().items())
-    assert all(parameter.grad is None for parameter in run.model.parameters())
-    assert not run.adam.state
-    assert run.model.training
-    assert list((run.folder / "checkpoints").iterdir()) == []
+    assert all(torch.equal(tensor, before[name]) for name, tensor in tensors(learner).items())
+    assert all(parameter.grad is None for parameter in learner.model.parameters())
+    assert learner.model.training
+    assert list((toy_config.train.dir / "checkpoints").iterdir()) == []
 
 
 def test_on_resuming_it_leaves_the_moments_alone(toy_config: Config, quiet: Console) -> None:
     train(with_settings(toy_config, train={"updates": 4}), quiet)
-    run = new_run(toy_config, quiet)
-    moments = {p: {k: v.clone() for k, v in state.items()} for p, state in run.adam.state.items()}
-    rehearse(run, quiet)
-    assert all(torch.equal(run.adam.state[p][k], v) for p, state in moments.items() for k, v in state.items())
+    learner, before, _ = rehearsed(toy_config, quiet)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in tensors(learner).items())
+    assert any(name.endswith("exp_avg") and tensor.any() for name, tensor in before.items())
 
 
 def test_a_disk_too_small_is_found_before_the_first_update(toy_config: Config, quiet: Console) -> None:
@@ -52,14 +59,14 @@ def test_a_dry_run_prints_the_plan_and_leaves_nothing(
     train(toy_config, quiet, dry_run=True)
     printed = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
     assert not toy_config.train.dir.exists()
-    run = new_run(toy_config, quiet)
-    assert printed["parameters"] == f"{sum(p.numel() for p in run.model.parameters()):,}"
+    learner, _, _ = started(toy_config)
+    assert printed["parameters"] == f"{sum(p.numel() for p in learner.model.parameters()):,}"
     assert printed["updates"].startswith("12 of about")
     assert set(printed) >= {"epochs", "memory", "checkpoint", "disk", "time"}
 
 
 def test_the_disk_it_asks_for_is_what_the_run_uses(toy_config: Config, quiet: Console) -> None:
-    plan = rehearse(new_run(toy_config, quiet), quiet)
+    _, _, plan = rehearsed(toy_config, quiet)
     train(toy_config, quiet)
     for path in (toy_config.train.dir / "checkpoints").glob("step-*"):
         assert used(path) == pytest.approx(plan.checkpoint, rel=0.15)

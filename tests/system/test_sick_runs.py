@@ -6,24 +6,29 @@ import os
 import resource
 import signal
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 import torch
-from helpers import fork, statuses, with_settings
+from helpers import first_batches, fork, started, statuses, with_settings
 
 from mt.checkpoint import load_checkpoint, resumable_checkpoints, step_name, stop_name
 from mt.config import Config
 from mt.console import Console
-from mt.data.batches import plan_batches
 from mt.data.prepare import prepare
+from mt.data.prepared import Prepared
+from mt.distributed import World
 from mt.errors import UsageError
 from mt.train.folder import locked
-from mt.train.loop import DivergedError, Report, take_updates, train
+from mt.train.journal import DivergedError, Journal
+from mt.train.learner import Learner
+from mt.train.loop import take_updates, train
 from mt.train.metrics import MetricsLog, read_metrics
-from mt.train.run import Run, start_or_resume
+from mt.train.progress import Progress
+from mt.train.saving import CheckpointWriter
 from mt.train.stop import Interrupted, StopRequest
-from mt.train.update import accumulate_own, cut
+from mt.train.update import accumulate, cut_batch
 
 
 def test_the_batch_of_a_loss_that_is_no_number_is_named(toy_config: Config, quiet: Console) -> None:
@@ -41,39 +46,36 @@ def test_the_batch_of_a_loss_that_is_no_number_is_named(toy_config: Config, quie
 def test_a_loss_that_rises_is_warned_of(
     toy_config: Config, quiet: Console, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    run = start_or_resume(toy_config, prepare(toy_config, quiet), quiet)
-    report = Report(run, MetricsLog(tmp_path / "metrics.jsonl", 0), Console(quiet=True))
+    log = MetricsLog(tmp_path / "metrics.jsonl", 0)
+    journal = Journal(toy_config, prepare(toy_config, quiet), log, quiet)
     record = {"tokens": 100, "seconds": 1.0, "padding": 0.0, "rate": 0.1, "gradient_norm": 1.0}
     for update, loss in enumerate((5.0, 3.0, 3.1, 4.0), 1):
-        report.add({**record, "update": update, "loss": loss}, torch.arange(2).numpy())
-        report.write()
+        journal.add({**record, "update": update, "loss": loss}, torch.arange(2).numpy())
+        journal.write()
     assert capsys.readouterr().err.count("warning") == 1
-    assert math.isclose(report.lowest, 3.0)
+    assert math.isclose(journal.lowest, 3.0)
 
 
-def test_memory_that_runs_out_halves_the_micro_batches_and_not_the_update(
-    toy_config: Config, tmp_path: Path, quiet: Console
-) -> None:
+def test_memory_that_runs_out_halves_the_micro_batches_and_not_the_update(toy_config: Config, tmp_path: Path) -> None:
     """In a process allowed too little address space for the whole batch at once; the loss is the same."""
     config = with_settings(
         toy_config,
         model={"dropout": 0.0, "d_ff": 50_000},
         batch={"tokens": 700, "micro_tokens": 700},
     )
-    run = start_or_resume(config, prepare(config, quiet), quiet)
-    rows = plan_batches(run.lengths_N2, 700, 1, 0)[0]
-    tokens = int(run.lengths_N2[rows, 1].sum())
+    learner, _, prepared = started(config)
+    batches = cut_batch(prepared.train, first_batches(prepared.train, config)[0], config.batch)
     result = tmp_path / "result.json"
 
     def work() -> None:
         allow_more_address_space(150 * 2**20)
-        loss = accumulate_own(run, cut(run, rows), tokens)
-        result.write_text(json.dumps({"loss": float(loss), "halvings": run.halvings}))
+        loss = accumulate(learner, batches, update=1)["loss"]
+        result.write_text(json.dumps({"loss": float(loss), "halvings": learner.halvings}))
 
     assert statuses([fork(work, tmp_path / "errors")]) == [0], (tmp_path / "errors").read_text()
     found = json.loads(result.read_text())
     assert found["halvings"] > 0
-    assert found["loss"] == pytest.approx(float(accumulate_own(run, cut(run, rows), tokens)), rel=1e-5)
+    assert found["loss"] == pytest.approx(float(accumulate(learner, batches, update=1)["loss"]), rel=1e-5)
 
 
 def allow_more_address_space(amount: int) -> None:
@@ -95,8 +97,7 @@ def test_a_full_disk_never_costs_the_last_good_checkpoint(
         resource.setrlimit(resource.RLIMIT_FSIZE, (half, half))
         if rehearsed:
             train(toy_config, quiet)
-        run = start_or_resume(toy_config, prepare(toy_config, quiet), quiet)
-        take_all_updates(run)
+        take_all_updates(*started(toy_config))
 
     assert statuses([fork(work, tmp_path / "errors")]) == [1]
     assert f"the same command goes on from {good.name}" in (tmp_path / "errors").read_text()
@@ -106,11 +107,17 @@ def test_a_full_disk_never_costs_the_last_good_checkpoint(
     assert updates == list(range(1, 13))
 
 
-def take_all_updates(run: Run) -> None:
+def take_all_updates(learner: Learner, progress: Progress, prepared: Prepared) -> None:
     """What `train` does after the rehearsal."""
-    with locked(run.folder), StopRequest() as stop, run.background:
-        log = MetricsLog(run.folder / "metrics.jsonl", run.update)
-        take_updates(run, Report(run, log, Console(quiet=True)), stop)
+    config, folder = learner.config, learner.config.train.dir
+    with (
+        locked(folder),
+        StopRequest() as stop,
+        CheckpointWriter(folder, prepared.tokenizer.model_bytes) as writer,
+        closing(MetricsLog(folder / "metrics.jsonl", progress.update)) as log,
+    ):
+        journal = Journal(config, prepared, log, Console(quiet=True))
+        take_updates(learner, progress, prepared, writer, World(), journal, stop)
 
 
 def test_metrics_that_cannot_be_written_end_the_run_in_a_sentence(
@@ -185,23 +192,24 @@ def test_a_stop_during_a_validation_leaves_it_for_later(toy_config: Config, tmp_
     """The run is saved without it, and validates first when it goes on; the result is the uninterrupted one's."""
     straight = with_settings(toy_config, train={"dir": tmp_path / "straight", "updates": 6})
     train(straight, quiet)
-    run = start_or_resume(with_settings(toy_config, train={"updates": 6}), prepare(toy_config, quiet), quiet)
-    stop_at_first_validation(run)
+    config = with_settings(toy_config, train={"updates": 6})
+    learner, progress, prepared = started(config)
+    stop_at_first_validation(learner)
     with pytest.raises(Interrupted):
-        take_all_updates(run)
-    (checkpoint,) = resumable_checkpoints(run.folder)
+        take_all_updates(learner, progress, prepared)
+    (checkpoint,) = resumable_checkpoints(config.train.dir)
     assert checkpoint.name == stop_name(4)
-    train(run.config, quiet)
-    left, right = (read_metrics(folder / "metrics.jsonl") for folder in (run.folder, straight.train.dir))
+    train(config, quiet)
+    left, right = (read_metrics(folder / "metrics.jsonl") for folder in (config.train.dir, straight.train.dir))
     timeless = [[{k: v for k, v in r.items() if k != "seconds"} for r in records] for records in (left, right)]
     assert timeless[0] == timeless[1]
 
 
-def stop_at_first_validation(run: Run) -> None:
+def stop_at_first_validation(learner: Learner) -> None:
     """Ask for a stop once the model is seen in evaluation mode."""
 
     def ask(module: torch.nn.Module, inputs: object, output: object) -> None:
         if not module.training:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    run.model.embedding_dropout.register_forward_hook(ask)
+    learner.model.embedding_dropout.register_forward_hook(ask)

@@ -8,22 +8,19 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import with_settings
+from helpers import first_batches, losses_of_updates, started, with_settings
 
 from mt.checkpoint import AVERAGED, load_checkpoint, prune_checkpoints, resumable_checkpoints, step_name
 from mt.config import Config, load_config
 from mt.console import Console
-from mt.data.batches import plan_batches
+from mt.data.batches import Cursor
 from mt.data.prepare import prepare
 from mt.errors import CheckpointError, UsageError
 from mt.train.loop import train
 from mt.train.metrics import read_metrics
-from mt.train.run import Run, start_or_resume
-from mt.train.update import take_update
-
-
-def new_run(config: Config, quiet: Console) -> Run:
-    return start_or_resume(config, prepare(config, quiet), quiet)
+from mt.train.optim import optimizer_state
+from mt.train.progress import Progress
+from mt.train.update import cut_batch, take_update
 
 
 def records(run: Path) -> list[dict[str, Any]]:
@@ -36,15 +33,6 @@ def losses(run: Path) -> list[float]:
 
 def newest(run: Path) -> dict[str, torch.Tensor]:
     return load_checkpoint(resumable_checkpoints(run)[0]).weights
-
-
-def some_updates(run: Run, count: int) -> list[float]:
-    plan = plan_batches(run.lengths_N2, run.config.batch.tokens, run.config.seed, 0)
-    found = []
-    for rows in plan[:count]:
-        found.append(float(take_update(run, rows)["loss"]))
-        run.update += 1
-    return found
 
 
 OPTIONS = {"ema": {"ema": 0.9}, "bpe_dropout": {"bpe_dropout": 0.2}, "recompute": {"recompute": True}}
@@ -72,42 +60,49 @@ def test_bpe_dropout_repeats_in_every_process(toy_yaml: Path, tmp_path: Path) ->
     assert losses(tmp_path / "resumed") == losses(tmp_path / "straight")
 
 
-def test_recomputing_activations_changes_no_bit_of_the_run(toy_config: Config, quiet: Console) -> None:
+def test_recomputing_activations_changes_no_bit_of_the_run(toy_config: Config) -> None:
     """The same dropout masks are drawn again."""
-    plain = new_run(toy_config, quiet)
-    frugal = new_run(with_settings(toy_config, train={"recompute": True}), quiet)
-    assert some_updates(plain, 3) == some_updates(frugal, 3)
+    plain, _, prepared = started(toy_config)
+    frugal, _, _ = started(with_settings(toy_config, train={"recompute": True}))
+    batches = first_batches(prepared.train, toy_config)[:3]
+    assert losses_of_updates(plain, prepared.train, batches) == losses_of_updates(frugal, prepared.train, batches)
     assert frugal.model.state_dict().keys() == plain.model.state_dict().keys()
 
 
-def test_clipping_bounds_the_norm_of_the_gradient_and_reports_it_unclipped(toy_config: Config, quiet: Console) -> None:
-    free, clipped = (new_run(with_settings(toy_config, optim={"clip_norm": norm}), quiet) for norm in (0.0, 0.01))
-    rows = plan_batches(free.lengths_N2, 200, 1, 0)[0]
-    norm = take_update(free, rows)["gradient_norm"]
-    assert take_update(clipped, rows)["gradient_norm"] == norm
+def test_clipping_bounds_the_norm_of_the_gradient_and_reports_it_unclipped(toy_config: Config) -> None:
+    (free, _, prepared), (clipped, _, _) = (
+        started(with_settings(toy_config, optim={"clip_norm": norm})) for norm in (0.0, 0.01)
+    )
+    batches = cut_batch(prepared.train, first_batches(prepared.train, toy_config)[0], toy_config.batch)
+    norm = take_update(free, batches, update=1)["gradient_norm"]
+    assert take_update(clipped, batches, update=1)["gradient_norm"] == norm
     assert norm > 0.01
     gradients = [p.grad for p in clipped.model.parameters() if p.grad is not None]
     assert float(torch.nn.utils.get_total_norm(gradients)) == pytest.approx(0.01, rel=1e-3)
 
 
-def test_the_moving_average_is_what_a_checkpoint_translates_with(toy_config: Config, quiet: Console) -> None:
-    run = new_run(with_settings(toy_config, train={"ema": 0.9}), quiet)
-    average = [parameter.detach().clone() for parameter in run.model.parameters()]
+def test_the_moving_average_is_what_a_checkpoint_translates_with(toy_config: Config) -> None:
+    learner, _, prepared = started(with_settings(toy_config, train={"ema": 0.9}))
+    model, batches = learner.model, first_batches(prepared.train, toy_config)
+    average = [parameter.detach().clone() for parameter in model.parameters()]
     for update in range(1, 5):
-        some_updates(run, 1)
+        losses_of_updates(learner, prepared.train, batches[:1], done=update - 1)
         decay = min(0.9, (1 + update) / (10 + update))
-        average = [decay * a + (1 - decay) * p.detach() for a, p in zip(average, run.model.parameters(), strict=True)]
-    torch.testing.assert_close(run.ema, average)
-    raw = [parameter.detach().clone() for parameter in run.model.parameters()]
-    with run.averaged():
-        torch.testing.assert_close(list(run.model.parameters()), average)
-    assert all(torch.equal(p, before) for p, before in zip(run.model.parameters(), raw, strict=True))
+        average = [decay * a + (1 - decay) * p.detach() for a, p in zip(average, model.parameters(), strict=True)]
+    torch.testing.assert_close(learner.ema, average)
+    raw = [parameter.detach().clone() for parameter in model.parameters()]
+    with learner.averaged():
+        torch.testing.assert_close(list(model.parameters()), average)
+    assert all(torch.equal(p, before) for p, before in zip(model.parameters(), raw, strict=True))
+    weights, beside = learner.state()
+    torch.testing.assert_close([weights[name] for name, _ in model.named_parameters()], average)
+    assert all(torch.equal(beside[f"{name}.raw"], p) for name, p in model.named_parameters())
 
 
 def test_training_ends_with_the_epochs(toy_config: Config, quiet: Console) -> None:
     config = with_settings(toy_config, train={"epochs": 1, "updates": 1_000_000, "checkpoint_every": 1_000})
     train(config, quiet)
-    plan = plan_batches(new_run(config, quiet).lengths_N2, 200, config.seed, 0)
+    plan = first_batches(prepare(config, quiet).train, config)
     assert len(losses(config.train.dir)) == len(plan)
     assert (config.train.dir / "checkpoints" / step_name(len(plan))).is_dir()
 
@@ -137,10 +132,10 @@ def test_a_warm_start_begins_with_the_weights_given(toy_config: Config, tmp_path
     train(toy_config, quiet)
     given = load_checkpoint(toy_config.train.dir / "checkpoints" / AVERAGED).weights
     tuned = with_settings(toy_config, train={"dir": tmp_path / "tuned"})
-    run = start_or_resume(tuned, prepare(tuned, quiet), quiet, init_from=toy_config.train.dir)
-    assert all(torch.equal(weight, given[name]) for name, weight in run.model.state_dict().items())
-    assert run.update == 0
-    assert not run.adam.state
+    learner, progress, _ = started(tuned, init_from=toy_config.train.dir)
+    assert all(torch.equal(weight, given[name]) for name, weight in learner.model.state_dict().items())
+    assert progress.update == 0
+    assert not any(value.any() for value in optimizer_state(learner.optimizer, learner.model).values())
 
 
 def test_a_warm_start_that_does_not_fit_says_why(toy_config: Config, tmp_path: Path, quiet: Console) -> None:
@@ -194,12 +189,12 @@ def test_without_its_extra_tensorboard_is_one_sentence(
         train(with_settings(toy_config, train={"tensorboard": True}), quiet)
 
 
-def test_what_an_earlier_version_saved_can_be_gone_on_from(toy_config: Config, quiet: Console) -> None:
-    """Its state.json knew only these keys, its config.yaml none of the later ones."""
-    run = new_run(toy_config, quiet)
-    state = {"update": 7, "cursor": {"epoch": 1, "batch": 2}, "best_bleu": 30.5, "best_update": 4}
-    run.set_progress(state)
-    assert (run.update, run.cursor.batch, run.best_bleu, run.validated, run.stale) == (7, 2, 30.5, 7, 0)
+def test_what_an_earlier_version_saved_can_be_gone_on_from() -> None:
+    """Its state.json knew only these keys."""
+    state = {"update": 7, "cursor": {"epoch": 1, "batch": 2}, "best_bleu": 30.5, "best_update": 4, "data": "abc"}
+    found = Progress.from_state(state)
+    assert found == Progress("abc", 7, Cursor(1, 2), validated=7, best_bleu=30.5, best_update=4)
+    assert Progress.from_state(found.state()) == found
 
 
 def test_how_the_work_is_cut_may_change_on_resuming(toy_config: Config, quiet: Console) -> None:

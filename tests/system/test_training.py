@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import with_settings
+from helpers import first_batches, started, with_settings
 from torch.nn import functional as F
 
 from mt.checkpoint import AVERAGED, load_checkpoint, resumable_checkpoints, step_name
@@ -19,10 +19,10 @@ from mt.data.batches import plan_batches
 from mt.data.prepare import prepare
 from mt.errors import CheckpointError
 from mt.train.batch import lengths_of, load_batch
-from mt.train.loop import DivergedError, train
+from mt.train.journal import DivergedError
+from mt.train.loop import train
 from mt.train.metrics import MetricsLog, read_metrics
-from mt.train.run import start_or_resume
-from mt.train.update import accumulate, dropout_seed, take_update
+from mt.train.update import accumulate, cut_batch, dropout_seed, take_update
 from mt.train.validation import mean_loss
 
 
@@ -77,39 +77,31 @@ def wait_for(path: Path, lines: int) -> None:
         time.sleep(0.02)
 
 
-def test_accumulated_micro_batches_are_one_large_batch(toy_config: Config, quiet: Console) -> None:
+def test_accumulated_micro_batches_are_one_large_batch(toy_config: Config) -> None:
     """Every token weighs the same, however many micro-batches an update is cut into (float64, no dropout)."""
     still = with_settings(toy_config, model={"dropout": 0.0})
     gradients = []
     for micro_tokens in (200, 90, 40):
         config = with_settings(still, batch={"micro_tokens": micro_tokens})
-        run = start_or_resume(config, prepare(config, quiet), quiet)
-        lengths_N2 = lengths_of(run.prepared.train)
-        rows = plan_batches(lengths_N2, 200, config.seed, 0)[0]
-        run.model.double()
-        tokens = int(lengths_N2[rows, 1].sum())
-        from mt.data.batches import micro_batches
-
-        loss = sum(
-            accumulate(run.model, run.prepared.train, piece, tokens, 0.1, torch.float32)
-            for piece in micro_batches(rows, lengths_N2, micro_tokens)
-        )
-        gradients.append((loss, [parameter.grad for parameter in run.model.parameters()]))
+        learner, _, prepared = started(config)
+        learner.model.double()
+        batches = cut_batch(prepared.train, first_batches(prepared.train, config)[0], config.batch)
+        loss = accumulate(learner, batches, update=1)["loss"]
+        gradients.append((loss, [parameter.grad for parameter in learner.model.parameters()]))
     for other in gradients[1:]:
         torch.testing.assert_close(other, gradients[0], rtol=1e-4, atol=1e-6)
 
 
-def test_an_update_follows_the_gradient_of_the_whole_batch(toy_config: Config, quiet: Console) -> None:
+def test_an_update_follows_the_gradient_of_the_whole_batch(toy_config: Config) -> None:
     """The loss reported is torch's own label-smoothed loss over the update's real target tokens."""
     config = with_settings(toy_config, model={"dropout": 0.0})
-    run = start_or_resume(config, prepare(config, quiet), quiet)
-    lengths_N2 = lengths_of(run.prepared.train)
-    rows = plan_batches(lengths_N2, config.batch.tokens, config.seed, 0)[0]
-    batch = load_batch(run.prepared.train, rows, torch.device("cpu"))
+    learner, _, prepared = started(config)
+    rows = first_batches(prepared.train, config)[0]
+    batch = load_batch(prepared.train, rows, torch.device("cpu"))
     with torch.no_grad():
-        logits_NV = run.model(batch.source_BS, batch.input_BT).flatten(0, 1)[batch.target_places_N]
+        logits_NV = learner.model(batch.source_BS, batch.input_BT).flatten(0, 1)[batch.target_places_N]
     expected = F.cross_entropy(logits_NV, batch.targets_N, label_smoothing=0.1)
-    record = take_update(run, rows)
+    record = take_update(learner, cut_batch(prepared.train, rows, config.batch), update=1)
     torch.testing.assert_close(record["loss"], expected, rtol=1e-5, atol=0)
     assert record["tokens"] == len(batch.targets_N)
 
@@ -168,8 +160,8 @@ def test_a_damaged_newest_checkpoint_costs_only_itself(toy_config: Config, quiet
     expected = losses(toy_config.train.dir)
     newest = toy_config.train.dir / "checkpoints" / step_name(8) / "model.safetensors"
     newest.write_bytes(newest.read_bytes()[:-1])
-    run = start_or_resume(toy_config, prepare(toy_config, quiet), quiet)
-    assert run.update == 4
+    _, progress, _ = started(toy_config)
+    assert progress.update == 4
     train(toy_config, quiet)
     assert losses(toy_config.train.dir)[:8] == expected
 
@@ -195,9 +187,9 @@ def test_the_toy_language_is_learnt(toy_config: Config, quiet: Console) -> None:
     assert last["valid_perplexity"] < 1.5
 
 
-def test_validation_loss_is_the_mean_over_target_tokens(toy_config: Config, quiet: Console) -> None:
-    run = start_or_resume(toy_config, prepare(toy_config, quiet), quiet)
-    corpus, model = run.prepared.valid, run.model.eval()
+def test_validation_loss_is_the_mean_over_target_tokens(toy_config: Config) -> None:
+    learner, _, prepared = started(toy_config)
+    corpus, model = prepared.valid, learner.model.eval()
     total = tokens = 0.0
     with torch.no_grad():
         for row in range(len(corpus)):

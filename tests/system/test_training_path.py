@@ -7,13 +7,12 @@ have none, Adam parameter by parameter. Dropout is off, as the two draw differen
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from helpers import with_settings
+from helpers import first_batches, losses_of_updates, with_settings
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -21,18 +20,15 @@ from torch.utils._pytree import tree_leaves
 
 import mt.train.loss
 from mt.config import Config, ModelConfig
-from mt.console import Console
-from mt.data.batches import Rows, plan_batches
+from mt.data.batches import Rows
 from mt.data.corpus import Corpus, Sentences
-from mt.data.prepare import prepare
 from mt.data.tokenizer import BOS, EOS, PAD
 from mt.model.layers import Dropout
 from mt.model.layout import MULTIPLE
 from mt.model.positions import positional_encoding
-from mt.train.batch import lengths_of
+from mt.train.learner import Learner, make_learner
 from mt.train.optim import learning_rate
-from mt.train.run import Run, start_or_resume
-from mt.train.update import cut, dropout_seed, take_update
+from mt.train.update import cut_batch, dropout_seed, take_update
 
 UPDATES = 20
 SIZES = {"d_model": 32, "heads": 4, "d_ff": 64, "encoder_layers": 2, "decoder_layers": 2}
@@ -40,30 +36,27 @@ SIZES = {"d_model": 32, "heads": 4, "d_ff": 64, "encoder_layers": 2, "decoder_la
 Apply = Callable[[Tensor], Tensor]
 
 
-NewRun = Callable[[float, str], Run]
+VOCABULARY = 320
 
 
-@pytest.fixture
-def new_run(toy_config: Config, quiet: Console, monkeypatch: pytest.MonkeyPatch) -> NewRun:
-    """Runs on sentences of 2 to 150 random pieces: both kinds of attention, several passes, the loss in chunks."""
-    monkeypatch.setitem(mt.train.loss.CHUNK_ELEMENTS, "cpu", 100 * 320)
+@pytest.fixture(autouse=True)
+def _the_loss_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(mt.train.loss.CHUNK_ELEMENTS, "cpu", 100 * VOCABULARY)
 
-    def start(dropout: float, precision: str) -> Run:
-        config = with_settings(
-            toy_config,
-            model={**SIZES, "dropout": dropout},
-            batch={"tokens": 1000, "micro_tokens": 600},
-            optim={"warmup": 400},
-            train={"precision": precision},
-        )
-        run = start_or_resume(config, prepare(config, quiet), quiet)
-        corpus = random_corpus(len(run.prepared.tokenizer))
-        return replace(run, prepared=replace(run.prepared, train=corpus), lengths_N2=lengths_of(corpus))
 
-    return start
+def new_learner(dropout: float, precision: str, clip_norm: float = 0.0) -> Learner:
+    config = with_settings(
+        Config(),
+        model={**SIZES, "dropout": dropout},
+        batch={"tokens": 1000, "micro_tokens": 600},
+        optim={"warmup": 400, "clip_norm": clip_norm},
+        train={"precision": precision},
+    )
+    return make_learner(config, VOCABULARY, torch.device("cpu"))
 
 
 def random_corpus(vocabulary: int) -> Corpus:
+    """Sentences of 2 to 150 random pieces: both kinds of attention, several passes."""
     random = np.random.default_rng(1)
 
     def sentences() -> Sentences:
@@ -73,34 +66,33 @@ def random_corpus(vocabulary: int) -> Corpus:
     return Corpus(sentences(), sentences())
 
 
-def batches(run: Run) -> list[Rows]:
-    return plan_batches(run.lengths_N2, run.config.batch.tokens, seed=1, epoch=0)[:UPDATES]
+CORPUS = random_corpus(VOCABULARY)
 
 
-def quick_losses(run: Run) -> list[float]:
-    losses = []
-    for rows in batches(run):
-        losses.append(float(take_update(run, rows)["loss"]))
-        run.update += 1
-    return losses
+def batches(learner: Learner) -> list[Rows]:
+    return first_batches(CORPUS, learner.config)[:UPDATES]
+
+
+def quick_losses(learner: Learner) -> list[float]:
+    return losses_of_updates(learner, CORPUS, batches(learner))
 
 
 # --- The plain path ----------------------------------------------------------------------------------------------
 
 
-def plain_losses(run: Run, passes: Callable[[int, Rows], Iterator[Rows]]) -> list[float]:
+def plain_losses(learner: Learner, passes: Callable[[int, Rows], Iterator[Rows]]) -> list[float]:
     """The losses of the same updates; `passes` cuts an update's rows and seeds the masks of each pass."""
-    config, corpus = run.config, run.prepared.train
-    weights = {name: value.detach().clone().requires_grad_() for name, value in run.model.named_parameters()}
+    config = learner.config
+    weights = {name: value.detach().clone().requires_grad_() for name, value in learner.model.named_parameters()}
     adam = torch.optim.Adam(weights.values(), betas=(0.9, 0.98), eps=1e-9, foreach=False, fused=False)
     dropout = Dropout(config.model.dropout)
     losses = []
-    for update, rows in enumerate(batches(run), 1):
+    for update, rows in enumerate(batches(learner), 1):
         adam.zero_grad()
-        tokens = int(run.lengths_N2[rows, 1].sum())
+        tokens = int(CORPUS.target.lengths[rows].sum())
         total = 0.0
         for piece in passes(update, rows):
-            source_BS, target_BT = (padded(side, piece) for side in (corpus.source, corpus.target))
+            source_BS, target_BT = (padded(side, piece) for side in (CORPUS.source, CORPUS.target))
             input_BT = F.pad(target_BT[:, :-1], (1, 0), value=BOS)
             input_BT[input_BT == EOS] = PAD  # nothing follows it
             logits_BTV = plain_logits(weights, config.model, source_BS, input_BT, dropout)
@@ -182,31 +174,31 @@ def plain_logits(
 # --- The laws ----------------------------------------------------------------------------------------------------
 
 
-def test_the_quick_path_has_the_losses_of_the_plain_path(new_run: NewRun) -> None:
+def test_the_quick_path_has_the_losses_of_the_plain_path() -> None:
     """Without dropout, in float32; the plain path takes each update in one pass, padded to its longest sentence."""
-    run = new_run(0.0, "float32")
-    plain = plain_losses(run, passes=lambda update, rows: iter([rows]))
-    quick = quick_losses(run)
+    learner = new_learner(0.0, "float32")
+    plain = plain_losses(learner, passes=lambda update, rows: iter([rows]))
+    quick = quick_losses(learner)
     assert quick == pytest.approx(plain, rel=1e-5)
     assert plain[-1] < plain[0]
 
 
-def test_the_same_with_dropout_where_both_draw_the_same_masks(new_run: NewRun) -> None:
-    run = new_run(0.2, "float32")
+def test_the_same_with_dropout_where_both_draw_the_same_masks() -> None:
+    learner = new_learner(0.2, "float32")
 
     def passes(update: int, rows: Rows) -> Iterator[Rows]:
-        for index, piece in cut(run, rows):
-            torch.manual_seed(dropout_seed(run.config.seed, update, index))
-            yield piece
+        for index, part in cut_batch(CORPUS, rows, learner.config.batch).passes:
+            torch.manual_seed(dropout_seed(learner.config.seed, update, index))
+            yield part
 
-    plain = plain_losses(run, passes)
-    quick = quick_losses(run)
+    plain = plain_losses(learner, passes)
+    quick = quick_losses(learner)
     assert quick == pytest.approx(plain, rel=1e-5)
 
 
-def test_bfloat16_follows_float32(new_run: NewRun) -> None:
+def test_bfloat16_follows_float32() -> None:
     """Products in bfloat16, with the same masks: each loss within one in a thousand of float32's."""
-    rough, exact = (quick_losses(new_run(0.2, precision)) for precision in ("bfloat16", "float32"))
+    rough, exact = (quick_losses(new_learner(0.2, precision)) for precision in ("bfloat16", "float32"))
     assert rough == pytest.approx(exact, rel=1e-3)
 
 
@@ -229,13 +221,13 @@ class AskedValues(TorchDispatchMode):
         return operation(*inputs, **(options or {}))
 
 
-def test_no_operation_of_an_update_asks_for_a_value(new_run: NewRun) -> None:
+def test_no_operation_of_an_update_asks_for_a_value() -> None:
     """So a GPU has the next operations before it has finished the last: seen on the CPU, operation by operation."""
-    run = new_run(0.2, "bfloat16")
-    run = replace(run, config=with_settings(run.config, optim={"clip_norm": 1.0}))
+    learner = new_learner(0.2, "bfloat16", clip_norm=1.0)
+    passes = cut_batch(CORPUS, batches(learner)[0], learner.config.batch)
     with AskedValues() as asked:
-        take_update(run, batches(run)[0])
+        take_update(learner, passes, update=1)
     assert asked.found == []
     with asked:
-        run.model.encode(torch.tensor([[4, 5], [6, PAD]]))
+        learner.model.encode(torch.tensor([[4, 5], [6, PAD]]))
     assert asked.found  # without the places of its real pieces it has to look for them

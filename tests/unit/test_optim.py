@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from mt.config import OptimConfig
-from mt.train.optim import learning_rate, load_adam, make_adam, stored_adam
+from mt.train.optim import learning_rate, load_optimizer, make_optimizer, optimizer_state
 
 
 def test_the_rate_peaks_at_the_end_of_warmup() -> None:
@@ -22,7 +22,7 @@ def test_the_rate_rises_linearly_and_falls_with_the_square_root() -> None:
 
 def test_adam_is_equation_by_equation_that_of_kingma_and_ba() -> None:
     weight = nn.Linear(1, 1, bias=False).double()
-    adam = make_adam(weight, OptimConfig())
+    adam = make_optimizer(weight, OptimConfig())
     value, m, v = weight.weight.item(), 0.0, 0.0
     for update, gradient in enumerate([0.3, -2.0, 0.01, 5.0], 1):
         weight.weight.grad = torch.full((1, 1), gradient, dtype=torch.float64)
@@ -33,20 +33,37 @@ def test_adam_is_equation_by_equation_that_of_kingma_and_ba() -> None:
         assert weight.weight.item() == pytest.approx(value, abs=1e-12)
 
 
+def test_the_state_is_there_from_the_beginning_and_changes_no_update() -> None:
+    """Beside an Adam that makes its state at its first update."""
+    torch.manual_seed(0)
+    model, plain_model = nn.Linear(3, 2), nn.Linear(3, 2)
+    plain_model.load_state_dict(model.state_dict())
+    adam = make_optimizer(model, OptimConfig())
+    assert torch.equal(model.weight, plain_model.weight)
+    names = {f"{side}.{key}" for side in ("weight", "bias") for key in ("step", "exp_avg", "exp_avg_sq")}
+    assert optimizer_state(adam, model).keys() == names
+    plain = torch.optim.Adam(plain_model.parameters(), lr=0.01, betas=(0.9, 0.98), eps=1e-9, fused=True)
+    adam.param_groups[0]["lr"] = 0.01
+    for _ in range(2):
+        step(model, adam)
+        step(plain_model, plain)
+        assert torch.equal(model.weight, plain_model.weight)
+
+
 def test_adams_state_survives_storing() -> None:
     torch.manual_seed(0)
     models = [nn.Linear(3, 2), nn.Linear(3, 2)]
     models[1].load_state_dict(models[0].state_dict())
-    adams = [make_adam(model, OptimConfig()) for model in models]
+    adams = [make_optimizer(model, OptimConfig()) for model in models]
     step(models[0], adams[0])
     models[1].load_state_dict(models[0].state_dict())
-    load_adam(adams[1], models[1], stored_adam(adams[0], models[0]))
+    load_optimizer(adams[1], models[1], optimizer_state(adams[0], models[0]))
     for model, adam in zip(models, adams, strict=True):
         step(model, adam)
     assert torch.equal(models[0].weight, models[1].weight)
 
 
-def step(model: nn.Linear, adam: torch.optim.Adam) -> None:
+def step(model: nn.Linear, adam: torch.optim.Optimizer) -> None:
     adam.zero_grad()
     model(torch.tensor([[1.0, -2.0, 0.5]])).pow(2).sum().backward()
     adam.step()

@@ -1,0 +1,103 @@
+"""What a run says of its updates: lines of metrics.jsonl, lines for people, and an end when the loss is no number."""
+
+import json
+import math
+from collections.abc import Callable
+from typing import Any
+
+from mt.config import Config
+from mt.console import Console, duration
+from mt.data.batches import Rows
+from mt.data.prepared import Prepared
+from mt.errors import MtError
+from mt.train.folder import write_whole
+from mt.train.metrics import MetricsLog
+
+# A mean loss this much above the lowest so far is worth a warning.
+RISE = 1.2
+
+
+class DivergedError(MtError):
+    """The loss or a gradient is no longer a number."""
+
+
+class Journal:
+    """The updates since the last time of writing, written out when their losses must be known anyway."""
+
+    def __init__(self, config: Config, prepared: Prepared, log: MetricsLog | None, console: Console) -> None:
+        self.config = config
+        self.prepared = prepared
+        self.log = log  # None in all processes but the main one
+        self.console = console
+        self.show: Callable[[int, str], None] = lambda update, status: None  # of a progress bar
+        self.lowest = math.inf  # mean loss between two times of writing
+        self._pending: list[tuple[dict[str, Any], Rows]] = []
+
+    def add(self, record: dict[str, Any], rows: Rows) -> None:
+        self._pending.append((record, rows))
+
+    def write(self) -> None:
+        """Raises DivergedError at the first update whose loss or gradient is not a number."""
+        if not self._pending:
+            return
+        records = []
+        for pending, rows in self._pending:
+            record = {name: value.item() if hasattr(value, "item") else value for name, value in pending.items()}
+            if not math.isfinite(record["loss"] + record["gradient_norm"]):
+                raise self._diverged(record, rows)
+            records.append(record)
+            if self.log is not None:
+                self.log.write(record)
+        if self.log is not None:
+            self.log.flush()
+        self._pending = []
+        self._say(records)
+
+    def write_validation(self, record: dict[str, Any]) -> None:
+        if self.log is not None:
+            self.log.write(record)
+            self.log.flush()
+
+    def _say(self, records: list[dict[str, Any]]) -> None:
+        tokens, seconds = sum(record["tokens"] for record in records), sum(record["seconds"] for record in records)
+        loss = sum(record["loss"] * record["tokens"] for record in records) / tokens
+        padding = sum(record["padding"] for record in records) / len(records)
+        last, updates = records[-1], self.config.train.updates
+        left = (updates - last["update"]) * seconds / len(records)
+        status = f"loss {loss:.3f}  rate {last['rate']:.2e}  {tokens / seconds:,.0f} tokens/s  padding {padding:.1%}"
+        speed = f"{tokens / seconds:,.0f} tok/s"
+        self.show(last["update"], f"loss {loss:.3f} rate {last['rate']:.1e} {speed} pad {padding:.1%}")
+        if not self.console.is_terminal:
+            self.console.say(f"update {last['update']:,}/{updates:,}  {status}  {duration(left)} left")
+        if loss > RISE * self.lowest and self.log is not None:
+            self.console.warn(
+                f"update {last['update']:,}: the loss has risen from {self.lowest:.3f} to {loss:.3f}; if it stays, "
+                "try a lower optim.scale, a longer optim.warmup, or optim.clip_norm"
+            )
+        self.lowest = min(self.lowest, loss)
+
+    def _diverged(self, record: dict[str, Any], rows: Rows) -> DivergedError:
+        """Name the batch, and keep its pairs beside the run for reading."""
+        path = self.config.train.dir / "diverged.json"
+        figures = {name: str(record[name]) for name in ("loss", "gradient_norm")}  # JSON has no NaN
+        if self.log is not None:
+            listing = {**record, **figures, "pairs": _pairs(self.prepared, rows)}
+            write_whole(path, json.dumps(listing, indent=1, ensure_ascii=False) + "\n")
+        shown = ", ".join(self.prepared.origin(sorted(rows)[:5]))
+        return DivergedError(
+            f"update {record['update']:,}: loss {record['loss']}, gradient norm {record['gradient_norm']} on the "
+            f"{len(rows):,} training pairs {shown}{', ...' if len(rows) > 5 else ''} (all in {path});\n"
+            "the last checkpoint is intact; try a lower optim.scale, a longer optim.warmup, or optim.clip_norm"
+        )
+
+
+def _pairs(prepared: Prepared, rows: Rows) -> list[dict[str, Any]]:
+    """Training pairs as text, with the line each was read from."""
+    pairs, tokenizer = prepared.train.take(rows), prepared.tokenizer
+    sources, targets = (
+        tokenizer.decode([side[row].tolist() for row in range(len(rows))]) for side in (pairs.source, pairs.target)
+    )
+    return [
+        {"origin": origin, "source": source, "target": target}
+        for origin, source, target in zip(prepared.origin(rows), sources, targets, strict=True)
+    ]
