@@ -77,6 +77,10 @@ class Corpus:
     def __len__(self) -> int:
         return len(self.source)
 
+    def lengths(self) -> Integers:
+        """Tokens of each pair, EOS counted, [N, 2]: source and target."""
+        return np.stack([self.source.lengths, self.target.lengths], axis=1)
+
     def take(self, rows: Integers) -> "Corpus":
         """The pairs of `rows`, in that order."""
         return Corpus(self.source.take(rows), self.target.take(rows))

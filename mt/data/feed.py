@@ -1,0 +1,94 @@
+"""What each update trains on: its pairs, cut into micro-batches and made ready in a thread while others are trained."""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
+from typing import Self, TypeVar
+
+import numpy as np
+
+from mt.config import BatchConfig, Config
+from mt.data.batches import Cursor, Rows, batches_from, micro_batches
+from mt.data.bpe_dropout import BpeDropout
+from mt.data.corpus import Corpus
+from mt.data.tokenizer import Tokenizer
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class MicroBatches:
+    """The pairs of one update, cut into passes through the model; of the passes, those of one process."""
+
+    rows: Rows  # of the whole update, over all processes
+    passes: Sequence[tuple[int, Corpus]]  # each with the number that its dropout seed is made of
+    tokens: int  # target tokens of the whole update, without BPE-dropout
+    padding: float  # share of its positions
+
+    def halved(self, times: int) -> Self:
+        """Each pass cut into 2^times parts."""
+        if not times:
+            return self
+        parts = 2**times
+        passes = [
+            (index * parts + part, pairs.take(rows))
+            for index, pairs in self.passes
+            for part, rows in enumerate(np.array_split(np.arange(len(pairs)), parts))
+            if len(rows)
+        ]
+        return replace(self, passes=passes)
+
+
+def cut_batch(
+    corpus: Corpus,
+    rows: Rows,
+    config: BatchConfig,
+    rank: int = 0,
+    processes: int = 1,
+    take: Callable[[Rows], Corpus] | None = None,
+) -> MicroBatches:
+    """Cut an update's pairs into passes, equally many for each process, and take those of process `rank`.
+
+    take: gives the pairs of some rows; by default as the corpus has them.
+    """
+    take = take or corpus.take
+    lengths_R2 = np.stack([corpus.source.lengths[rows], corpus.target.lengths[rows]], axis=1)
+    parts = int(np.lcm(config.multiple, processes))
+    all_cuts = micro_batches(np.arange(len(rows)), lengths_R2, config.micro_tokens, parts)
+    cuts = [(index, cut) for index, cut in enumerate(all_cuts) if len(cut)]
+    padded = sum(int(lengths_R2[cut].max(axis=0).sum()) * len(cut) for _, cut in cuts)
+    return MicroBatches(
+        rows=rows,
+        passes=[(index, take(rows[cut])) for index, cut in cuts[rank::processes]],
+        tokens=int(lengths_R2[:, 1].sum()),
+        padding=1 - int(lengths_R2.sum()) / padded,
+    )
+
+
+def updates_from(
+    cursor: Cursor, corpus: Corpus, tokenizer: Tokenizer, config: Config, rank: int = 0, processes: int = 1
+) -> Iterator[tuple[MicroBatches, Cursor]]:
+    """Endless updates from `cursor` on, as process `rank` trains them, each with the cursor of the one that follows."""
+    dropout = BpeDropout(tokenizer, config.train.bpe_dropout, config.seed) if config.train.bpe_dropout else None
+    for rows, following in batches_from(corpus.lengths(), config.batch.tokens, config.seed, cursor):
+        take = partial(dropout.take, corpus, epoch=cursor.epoch) if dropout else corpus.take
+        yield cut_batch(corpus, rows, config.batch, rank, processes, take), following
+        cursor = following
+
+
+def prefetched(items: Iterator[T], ahead: int = 2) -> Iterator[T]:
+    """The same items, up to `ahead` of them made in a thread before they are asked for.
+
+    An error in making an item is raised where that item would have come. Closing the iterator ends the thread.
+    """
+    pool = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
+    try:
+        waiting = deque(pool.submit(list, islice(items, 1)) for _ in range(ahead))
+        while made := waiting.popleft().result():
+            waiting.append(pool.submit(list, islice(items, 1)))
+            yield made[0]
+    finally:
+        pool.shutdown(cancel_futures=True)
