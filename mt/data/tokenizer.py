@@ -15,6 +15,7 @@ import sentencepiece
 from mt.errors import DataError
 
 PAD, BOS, EOS, UNK = 0, 1, 2, 3
+MOST_PIECES = 2**16  # a corpus keeps its ids in 16 bits
 
 # The rarest characters, 0.01% of the sample, are spelt in bytes, so that they do not use up the vocabulary.
 CHARACTER_COVERAGE = 0.9999
@@ -30,7 +31,7 @@ _TO_UNESCAPE = re.compile(f"{_ESCAPE}[01]")
 class Tokenizer:
     """Lines to piece ids and back: decode(encode(line)) is the line, for any Unicode text without a line feed.
 
-    Made from the bytes of a sentencepiece model; raises DataError when they are not one.
+    Made from the bytes of a sentencepiece model. Raises DataError when they are not one, or not one that fits our ids.
     """
 
     def __init__(self, model_bytes: bytes) -> None:
@@ -38,6 +39,17 @@ class Tokenizer:
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=model_bytes)
         except (RuntimeError, ValueError):
             raise DataError("the tokenizer cannot be read: not a sentencepiece model") from None
+        model = self._processor
+        special = (model.pad_id(), model.bos_id(), model.eos_id(), model.unk_id())
+        if special != (PAD, BOS, EOS, UNK):
+            raise DataError(
+                f"the tokenizer's ids of pad, bos, eos and unk are {special}, but {PAD, BOS, EOS, UNK} are needed: "
+                "train it with these, or leave data.tokenizer out to have one made"
+            )
+        if len(self) > MOST_PIECES:
+            raise DataError(
+                f"the tokenizer has {len(self):,} pieces, more than the {MOST_PIECES:,} that 16 bits number"
+            )
         self.model_bytes = model_bytes
 
     def __len__(self) -> int:

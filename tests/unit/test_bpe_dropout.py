@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sentencepiece
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mt.data.bpe_dropout import BpeDropout
@@ -76,6 +76,7 @@ def assert_merges_as_sentencepiece(tokenizer: Tokenizer, lines: list[str]) -> No
 # --- Merges ---------------------------------------------------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(any_line | likely_line)
 def test_merges_without_dropout_are_those_of_sentencepiece(tokenizer: Tokenizer, line: str) -> None:
     assert_merges_as_sentencepiece(tokenizer, [line])
@@ -91,6 +92,7 @@ def test_merges_of_real_text_without_dropout_are_those_of_sentencepiece() -> Non
     assert_merges_as_sentencepiece(train_tokenizer(lines, 4_000), [*chosen, "naïve 猫 \u2581 \ue0001"])
 
 
+@settings(deadline=None)
 @given(st.lists(any_line | likely_line, min_size=1, max_size=5), seeds, rates)
 def test_any_text_survives(tokenizer: Tokenizer, lines: list[str], seed: int, rate: float) -> None:
     corpus, rows = corpus_of(tokenizer, lines, lines[::-1]), list(range(len(lines)))
@@ -122,6 +124,7 @@ def test_seed_epoch_pair_and_side_each_decide(tokenizer: Tokenizer) -> None:
     assert len({tuple(ids) for ids in variants}) == len(variants)
 
 
+@settings(deadline=None, max_examples=30)
 @given(st.lists(st.integers(0, 39), max_size=20))
 def test_a_pair_does_not_depend_on_the_pairs_beside_or_before_it(tokenizer: Tokenizer, rows: list[int]) -> None:
     corpus = corpus_of(tokenizer, sentences(40), sentences(80)[40:])
@@ -242,21 +245,21 @@ def test_a_word_too_long_for_one_number_loses_as_many_merges_as_in_sentencepiece
 # --- Other tokenizers -----------------------------------------------------------------------------------------------
 
 
-def other_tokenizer(**settings: object) -> Tokenizer:
+def other_tokenizer(**changed: object) -> Tokenizer:
     model = io.BytesIO()
     special = {"pad_id": 0, "bos_id": 1, "eos_id": 2, "unk_id": 3}
-    settings = {"model_type": "bpe", "vocab_size": 150, "minloglevel": 2, **special, **settings}
-    sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(sentences()), model_writer=model, **settings)
+    values = {"model_type": "bpe", "vocab_size": 150, "minloglevel": 2, **special, **changed}
+    sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(sentences()), model_writer=model, **values)
     return Tokenizer(model.getvalue())
 
 
 @pytest.mark.parametrize(
-    "settings",
+    "changed",
     [{"model_type": "unigram", "vocab_size": 45}, {"split_by_whitespace": False}, {"treat_whitespace_as_suffix": True}],
 )
-def test_a_tokenizer_whose_merges_are_unknown_is_refused(settings: dict[str, object]) -> None:
+def test_a_tokenizer_whose_merges_are_unknown_is_refused(changed: dict[str, object]) -> None:
     with pytest.raises(DataError, match="needs a BPE tokenizer"):
-        BpeDropout(other_tokenizer(**settings), 0.1, 1)
+        BpeDropout(other_tokenizer(**changed), 0.1, 1)
 
 
 def test_an_unknown_id_stays_where_it_is() -> None:

@@ -1,9 +1,11 @@
 """The joint BPE: lossless for any text, the same every time, and clear about what it cannot do."""
 
+import io
 import random
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import sentencepiece
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -132,6 +134,15 @@ def test_no_sentences_are_refused():
 def test_what_is_no_model_is_refused():
     with pytest.raises(DataError, match="not a sentencepiece model"):
         Tokenizer(b"something else")
+
+
+def test_a_tokenizer_with_other_special_ids_is_refused():
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(sentences()), model_writer=model, model_type="bpe", vocab_size=60, minloglevel=2
+    )
+    with pytest.raises(DataError, match=r"are \(-1, 1, 2, 0\), but \(0, 1, 2, 3\) are needed"):
+        Tokenizer(model.getvalue())
 
 
 def test_training_is_silent(capfd):
