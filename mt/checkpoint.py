@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,7 +78,7 @@ def save_checkpoint(
     partial = path.with_name(f".{path.name}.partial")
     with writing(path):
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(exist_ok=True)  # and no more: a run directory that was removed does not come back
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir()
             for name, parts in contents.items():
@@ -99,8 +99,9 @@ def load_checkpoint(path: Path, resume: bool = False) -> Checkpoint:
 
     Raises CheckpointError naming the file that is missing, cut short or changed.
     """
-    skipped = () if resume else ("optimizer.safetensors",)
-    contents = dict(_verified(path, skipped))
+    listing = _listing(path)
+    names = [name for name in listing if resume or name != "optimizer.safetensors"]
+    contents = {name: _verified(path, name, listing) for name in names}
     return Checkpoint(
         path=path,
         config=parse_config(contents["config.yaml"].decode(), str(path / "config.yaml")),
@@ -109,6 +110,24 @@ def load_checkpoint(path: Path, resume: bool = False) -> Checkpoint:
         optimizer=load_tensors(contents["optimizer.safetensors"]) if "optimizer.safetensors" in contents else {},
         state=json.loads(contents["state.json"]),
     )
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """The state.json of a checkpoint, verified; the rest is not read. Raises CheckpointError."""
+    state: dict[str, Any] = json.loads(_verified(path, "state.json", _listing(path)))
+    return state
+
+
+def read_config(path: Path) -> Config:
+    """The config.yaml of a checkpoint, verified; the rest is not read. Raises CheckpointError, ConfigError."""
+    return parse_config(_verified(path, "config.yaml", _listing(path)).decode(), str(path / "config.yaml"))
+
+
+def verify_checkpoint(path: Path) -> None:
+    """Raise CheckpointError naming a file of a checkpoint that is missing, cut short or changed."""
+    listing = _listing(path)
+    for name in listing:
+        _verified(path, name, listing)
 
 
 def _listing(path: Path) -> dict[str, tuple[int, str]]:
@@ -125,16 +144,12 @@ def _listing(path: Path) -> dict[str, tuple[int, str]]:
     return stated
 
 
-def _verified(path: Path, skipped: Iterable[str] = ()) -> Iterator[tuple[str, bytes]]:
-    """The files of a checkpoint one by one, each of the size and hash that its manifest states."""
-    for name, stated in _listing(path).items():
-        if name not in skipped:
-            data = _read(path, name)
-            if (len(data), _digest([data])) != stated:
-                raise CheckpointError(
-                    f"{path / name}: damaged (its hash is not the manifest's); use another checkpoint"
-                )
-            yield name, data
+def _verified(path: Path, name: str, listing: Mapping[str, tuple[int, str]]) -> bytes:
+    """The content of a file of a checkpoint, of the size and hash that the manifest states."""
+    data = _read(path, name)
+    if (len(data), _digest([data])) != listing.get(name):
+        raise CheckpointError(f"{path / name}: damaged (its hash is not the manifest's); use another checkpoint")
+    return data
 
 
 def _compare(path: Path, digest: str) -> None:
@@ -218,37 +233,35 @@ def _set_aside(path: Path) -> Path:
     return aside
 
 
-def find_checkpoint(path: Path) -> Path:
-    """The checkpoint meant by a path: itself, or of a run the averaged one, else the best, else the newest.
-
-    Raises CheckpointError when there is none.
-    """
-    if (path / "MANIFEST.json").is_file():
-        return path
-    if not path.exists():
-        raise CheckpointError(f"{path}: no such run or checkpoint")
-    resumable = resumable_checkpoints(path)
-    if not resumable:
-        raise CheckpointError(f"{path}: holds no checkpoint; train one with mt train")
-    newest = json.loads(_read(resumable[0], "state.json"))
-    averaged = path / "checkpoints" / AVERAGED
-    # An average made before training went on no longer stands for the run.
-    if averaged.is_dir() and json.loads(_read(averaged, "state.json"))["update"] == newest["update"]:
-        return averaged
-    best = newest.get("best_update")
-    at_best = [checkpoint for update, checkpoint in list_checkpoints(path) if update == best]
-    return at_best[0] if at_best else resumable[0]
-
-
 def last_checkpoints(run: Path, count: int) -> list[Path]:
     """The newest `count` scheduled checkpoints of a run.
 
     Raises CheckpointError when there are fewer.
     """
     found = [path for _, path in list_checkpoints(run)]
+    if not found:
+        raise CheckpointError(f"{run}: not a run with checkpoints to average")
     if len(found) < count:
         raise CheckpointError(f"{run}: {count} checkpoints to average, but it holds {len(found)}")
     return found[-count:]
+
+
+def newest_whole(run: Path, count: int) -> tuple[list[Path], list[str]]:
+    """The newest `count` scheduled checkpoints that are not damaged, oldest first; and what is wrong with the others.
+
+    Fewer where there are not as many.
+    """
+    whole: list[Path] = []
+    problems: list[str] = []
+    for _, path in reversed(list_checkpoints(run)):
+        if len(whole) == count:
+            break
+        try:
+            verify_checkpoint(path)
+            whole.append(path)
+        except CheckpointError as error:
+            problems.append(str(error))
+    return whole[::-1], problems
 
 
 def average_weights(paths: Iterable[Path]) -> dict[str, Tensor]:

@@ -7,17 +7,19 @@ import pytest
 import torch
 
 from mt.checkpoint import (
-    AVERAGED,
     average_weights,
-    find_checkpoint,
     last_checkpoints,
     list_checkpoints,
     load_checkpoint,
+    newest_whole,
     prune_checkpoints,
+    read_config,
+    read_state,
     resumable_checkpoints,
     save_checkpoint,
     step_name,
     stop_name,
+    verify_checkpoint,
 )
 from mt.config import Config
 from mt.errors import CheckpointError, WriteError
@@ -68,15 +70,40 @@ def test_damage_to_any_file_is_found_and_named(tmp_path: Path, name: str, damage
         file.write_bytes(b"")
     else:
         file.unlink()
-    with pytest.raises(CheckpointError):
-        load_checkpoint(file.parent, resume=True)
+    for read in (verify_checkpoint, lambda path: load_checkpoint(path, resume=True)):
+        with pytest.raises(CheckpointError):
+            read(file.parent)
+
+
+def test_a_state_or_config_of_another_checkpoint_is_found(tmp_path: Path) -> None:
+    older, newer = save(tmp_path / step_name(7)), save(tmp_path / step_name(8))
+    assert read_state(newer)["update"] == 8
+    assert read_config(newer) == Config()
+    (newer / "state.json").write_bytes((older / "state.json").read_bytes())
+    with pytest.raises(CheckpointError, match=r"state\.json: damaged"):
+        read_state(newer)
+
+
+def test_checkpoints_to_average_are_the_newest_that_are_whole(tmp_path: Path) -> None:
+    run = run_with(tmp_path, 1, 2, 3, 4)
+    (run / "checkpoints" / step_name(3) / "model.safetensors").write_bytes(b"")
+    paths, problems = newest_whole(run, 2)
+    assert [path.name for path in paths] == [step_name(2), step_name(4)]
+    (problem,) = problems
+    assert f"{step_name(3)}/model.safetensors: damaged" in problem
+    assert [len(newest_whole(run, count)[0]) for count in (1, 3, 9)] == [1, 3, 3]
+
+
+def test_a_run_directory_that_was_removed_does_not_come_back(tmp_path: Path) -> None:
+    with pytest.raises(WriteError, match="No such file or directory"):
+        save(tmp_path / "removed" / "checkpoints" / step_name(7))
+    assert not (tmp_path / "removed").exists()
 
 
 def test_a_copied_checkpoint_is_complete(tmp_path: Path) -> None:
-    path = save(tmp_path / "run" / "checkpoints" / step_name(7))
+    path = save(tmp_path / "checkpoints" / step_name(7))
     elsewhere = tmp_path / "elsewhere"
     path.rename(elsewhere)
-    assert find_checkpoint(elsewhere) == elsewhere
     assert load_checkpoint(elsewhere).state["update"] == 7
 
 
@@ -107,24 +134,6 @@ def test_a_run_goes_on_from_its_newest_state(tmp_path: Path) -> None:
     save(run / "checkpoints" / stop_name(25))
     names = [path.name for path in resumable_checkpoints(run)]
     assert names == [stop_name(25), step_name(20), step_name(10)]
-
-
-def test_a_run_stands_for_its_average_then_its_best_then_its_newest(tmp_path: Path) -> None:
-    run = run_with(tmp_path, 1, 2, 3)
-    assert find_checkpoint(run).name == step_name(3)
-    run = run_with(tmp_path, 1, 2, 3, best=2)
-    assert find_checkpoint(run).name == step_name(2)
-    save(run / "checkpoints" / AVERAGED, update=3)
-    assert find_checkpoint(run).name == AVERAGED
-    save(run / "checkpoints" / step_name(4), best=2)
-    assert find_checkpoint(run).name == step_name(2), "an average older than the newest checkpoint is out of date"
-
-
-def test_no_checkpoint_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="no such run or checkpoint"):
-        find_checkpoint(tmp_path / "nothing")
-    with pytest.raises(CheckpointError, match="holds no checkpoint"):
-        find_checkpoint(tmp_path)
 
 
 def test_the_average_is_the_mean_of_each_weight(tmp_path: Path) -> None:

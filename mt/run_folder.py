@@ -1,0 +1,372 @@
+"""A run directory: what it holds, and how each file of it is read and written.
+
+config.yaml     the settings, every key
+metrics.jsonl   one JSON object a line: each update once, each validation
+env.json        a list of sessions: where and how the run was started and went on
+checkpoints/    step-NNNNNNNN, stop-NNNNNNNN, averaged
+.lock           held by the one process that trains here
+"""
+
+import fcntl
+import json
+import math
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mt.checkpoint import AVERAGED, list_checkpoints, read_config, read_state, resumable_checkpoints
+from mt.config import Config, OnResume, changes
+from mt.console import Console
+from mt.errors import CheckpointError, MtError, UsageError, WriteError
+from mt.files import write_whole, writing
+
+CONFIG, METRICS, SESSIONS, LOCK = "config.yaml", "metrics.jsonl", "env.json", ".lock"
+
+Record = dict[str, Any]
+
+# What TensorBoard draws, by update.
+_TRAINING = {"loss", "rate", "gradient_norm", "padding", "tokens", "seconds"}
+_FIGURES = _TRAINING | {"valid_loss", "valid_perplexity", "valid_bleu"}
+
+
+@contextmanager
+def training_lock(folder: Path, keep: bool = True) -> Iterator[None]:
+    """Be the only trainer of a run directory, and clear away what a killed one left half-written.
+
+    keep: whether what is written stays; else a directory that was not there before is removed again, as is one in
+    which nothing was written. The system lets go of the lock should this process be killed.
+    Raises UsageError when another process has it, WriteError when the directory cannot be written.
+    """
+    is_new = not folder.exists()
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = open(folder / LOCK, "a+b", buffering=0)  # noqa: SIM115 (closed below)
+    with lock:
+        with writing(folder / LOCK):
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                lock.seek(0)
+                other = lock.read().decode(errors="replace").strip()
+                raise UsageError(
+                    f"{folder}: another run is training here ({other}); wait, or name another train.dir"
+                ) from None
+        try:
+            with writing(folder / LOCK):
+                lock.truncate(0)
+                lock.write(f"process {os.getpid()} on {platform.node()}\n".encode())
+            _remove_leftovers(folder)
+            yield
+        except WriteError as error:
+            if not (saved := resumable_checkpoints(folder)):
+                raise
+            raise type(error)(f"{error}; the same command goes on from {saved[0].name}") from None
+        finally:
+            if is_new and not (keep and _holds_files(folder)):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_leftovers(folder: Path) -> None:
+    for leftover in (folder / "checkpoints").glob(".*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    for leftover in folder.glob(".*.partial"):
+        leftover.unlink(missing_ok=True)
+
+
+def _holds_files(folder: Path) -> bool:
+    return any(path.is_file() for path in folder.rglob("*") if path.name != LOCK)
+
+
+# --- Which checkpoint a path means --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A checkpoint, and why it is the one that a path stands for; no reason where the path names it."""
+
+    path: Path
+    reason: str = ""
+
+
+def find_checkpoint(path: Path) -> Path:
+    """The checkpoint that a path stands for; as `choose_checkpoint`, without the reason."""
+    return choose_checkpoint(path).path
+
+
+def choose_checkpoint(path: Path) -> Choice:
+    """The checkpoint that a path stands for: a checkpoint itself, RUN/best, RUN/last, RUN/averaged, or a run.
+
+    A run stands for whichever of its average and its best checkpoint has the better validation, by the figure that
+    train.best names; before the first validation for its newest checkpoint. Damaged checkpoints are passed over.
+    Raises CheckpointError when there is none.
+    """
+    if (path / "MANIFEST.json").is_file():
+        return Choice(path)
+    if (path / "checkpoints").is_dir():
+        return _preferred(path)
+    if (path.parent / "checkpoints").is_dir() and not path.exists():
+        return Choice(_named(path.parent, path.name))
+    if not path.exists():
+        raise CheckpointError(f"{path}: no such run or checkpoint")
+    raise CheckpointError(f"{path}: holds no checkpoint; train one with mt train")
+
+
+def _preferred(run: Path) -> Choice:
+    newest, state, problems = _newest_state(run)
+    figure = "valid_loss" if read_config(newest).train.best == "loss" else "valid_bleu"
+    best_update = state.get("best_update") or 0
+    best = _whole(dict(list_checkpoints(run)).get(best_update), best_update, problems)
+    # An average made before training went on no longer stands for the run.
+    averaged = _whole(run / "checkpoints" / AVERAGED, state["update"], problems)
+    best_figure = number(state, figure.replace("valid", "best"))
+    average_figure = number(_validation(run, averaged), figure) if averaged else None
+    notes = "".join(f"; {problem}" for problem in problems)
+    if averaged is None and best is None:
+        return Choice(newest, f"the newest checkpoint, as none was validated{notes}")
+    if averaged is None or best is None:
+        only = averaged or best or newest
+        why = "the average of the last checkpoints" if averaged else f"validates best{_shown(figure, best_figure)}"
+        return Choice(only, why + notes)
+    if average_figure is None or best_figure is None:
+        return Choice(averaged, f"the average of the last checkpoints, whose validation is not known{notes}")
+    better = average_figure <= best_figure if figure == "valid_loss" else average_figure >= best_figure
+    winner, loser = (averaged, best) if better else (best, averaged)
+    figures = (average_figure, best_figure) if better else (best_figure, average_figure)
+    return Choice(
+        winner, f"validates best{_shown(figure, figures[0])}; {loser.name}{_shown(figure, figures[1])}{notes}"
+    )
+
+
+def _shown(figure: str, value: float | None) -> str:
+    if value is None:
+        return ""
+    return f" (loss {value:.4f})" if figure == "valid_loss" else f" (BLEU {value:.2f})"
+
+
+def _newest_state(run: Path) -> tuple[Path, Record, list[str]]:
+    """The newest checkpoint with a state that can be trusted, that state, and what is wrong with newer ones."""
+    problems: list[str] = []
+    for path in resumable_checkpoints(run):
+        try:
+            return path, read_state(path), problems
+        except CheckpointError as error:
+            problems.append(str(error))
+    if problems:
+        raise CheckpointError(f"{run}: none of its {len(problems)} checkpoints is whole; the newest: {problems[0]}")
+    raise CheckpointError(f"{run}: holds no checkpoint; train one with mt train")
+
+
+def _whole(path: Path | None, update: int, problems: list[str]) -> Path | None:
+    """A checkpoint if it is there and belongs to this update, else None; adds what is wrong with it."""
+    try:
+        return path if path is not None and path.is_dir() and read_state(path)["update"] == update else None
+    except CheckpointError as error:
+        problems.append(str(error))
+        return None
+
+
+def _validation(run: Path, averaged: Path) -> Record:
+    """The validation of an averaged checkpoint: in its state, or, as earlier versions wrote it, in metrics.jsonl."""
+    state = read_state(averaged)
+    if "validation" in state:
+        return dict(state["validation"])
+    found = [record for record in read_metrics(run / METRICS) if record.get("averaged")]
+    return next((record for record in reversed(found) if record["update"] == state["update"]), {})
+
+
+def _named(run: Path, name: str) -> Path:
+    if name == "last":
+        return _newest_state(run)[0]
+    if name == "best":
+        newest, state, _ = _newest_state(run)
+        if best := dict(list_checkpoints(run)).get(state.get("best_update") or 0):
+            return best
+        raise CheckpointError(f"{run}: no checkpoint was validated yet; its newest is {run / 'last'} ({newest.name})")
+    path = run / "checkpoints" / name
+    if (path / "MANIFEST.json").is_file():
+        return path
+    names = ["best", "last", *(path.name for path in sorted((run / "checkpoints").glob("[!.]*")))]
+    raise CheckpointError(f"{run}: has no checkpoint {name}; there are {', '.join(names)}")
+
+
+# --- Going on -----------------------------------------------------------------------------------------------------
+
+
+def check_settings(folder: Path, config: Config) -> list[str]:
+    """Compare the settings that a run is to go on with to those that its newest whole checkpoint was made with.
+
+    Reads no prepared data, so that a run is refused before anything is written. Returns the differences to be told.
+    Raises CheckpointError naming each difference that would make it another run.
+    """
+    if not resumable_checkpoints(folder):
+        return []
+    newest = _newest_state(folder)[0]
+    before = read_config(newest)
+    if before.train.precision == "auto":  # earlier versions did not say what it stood for
+        before = before.model_copy(
+            update={"train": before.train.model_copy(update={"precision": config.train.precision})}
+        )
+    if refused := changes(before, config, OnResume.REFUSED):
+        raise CheckpointError(
+            f"{newest} cannot go on with other settings ({'; '.join(refused)}): put them back, or name a new train.dir"
+        )
+    return changes(before, config, OnResume.NOTED)
+
+
+def begun_with(folder: Path) -> str | None:
+    """The fingerprint of the prepared data that a run was begun with; None for a run without checkpoints."""
+    if not resumable_checkpoints(folder):
+        return None
+    return str(_newest_state(folder)[1]["data"])
+
+
+# --- metrics.jsonl ------------------------------------------------------------------------------------------------
+
+
+class MetricsLog:
+    """The record of a run, cut back on opening to the update the run goes on from: each update is there once.
+
+    tensorboard: also write events into the folder `tensorboard` beside it.
+    Warns when figures that should be there are missing.
+    """
+
+    def __init__(self, path: Path, update: int, console: Console, tensorboard: bool = False) -> None:
+        self._events = _event_writer(path.parent / "tensorboard", update) if tensorboard else None
+        self._path, self._console = path, console
+        kept = [record for record in read_metrics(path) if record["update"] <= update]
+        if missing := update - len({record["update"] for record in kept if "loss" in record}):
+            console.warn(f"{path}: the figures of {missing:,} of {update:,} updates are missing: it was cut or removed")
+        write_whole(path, "".join(_line(record) for record in kept))
+        self._file = path.open("a", encoding="utf-8")
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        with writing(self._path):
+            self._file.write(_line(record))
+        if self._events is not None and "averaged" not in record:
+            for name in record.keys() & _FIGURES:
+                self._events.add_scalar(name, record[name], record["update"])
+
+    def flush(self) -> None:
+        """Raises MtError when the run directory is gone, WriteError when the disk is full."""
+        with writing(self._path):
+            self._file.flush()
+            self._find_again()
+        if self._events is not None:
+            self._events.flush()
+
+    def close(self) -> None:
+        with writing(self._path):
+            self._file.close()
+        if self._events is not None:
+            self._events.close()
+
+    def _find_again(self) -> None:
+        """Go on in a new file where this one was removed, and no further where the run directory was."""
+        try:
+            if os.path.samestat(self._path.stat(), os.fstat(self._file.fileno())):
+                return
+        except FileNotFoundError:
+            if not self._path.parent.is_dir():
+                raise MtError(f"{self._path.parent}: the run directory was removed while the run went on") from None
+        self._console.warn(f"{self._path}: removed or replaced while the run went on; its earlier figures are lost")
+        self._file = self._path.open("a", encoding="utf-8")
+
+
+def _event_writer(folder: Path, update: int) -> Any:
+    """TensorBoard's writer, told to forget what is later than `update`."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise UsageError("train.tensorboard needs its extra: pip install 'mt[tensorboard]'") from None
+    return SummaryWriter(folder, purge_step=update + 1)
+
+
+def _line(record: Mapping[str, Any]) -> str:
+    return json.dumps(record, ensure_ascii=False) + "\n"
+
+
+def read_metrics(path: Path) -> list[Record]:
+    """All whole records of a run, in order; what was cut short or damaged is passed over."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    return [record for line in text.split("\n") if (record := _record(line))]
+
+
+def _record(line: str) -> Record:
+    """A record that belongs to an update; empty for a line that is none."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    is_whole = isinstance(record, dict) and isinstance(record.get("update"), int)
+    return record if is_whole else {}
+
+
+# --- Lists of records: sessions, scores, curves -------------------------------------------------------------------
+
+
+def read_records(path: Path) -> list[Record]:
+    """The records of a JSON file that holds a list of them; none where it is missing or damaged."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return []
+    return [record for record in found if isinstance(record, dict)] if isinstance(found, list) else []
+
+
+def number(record: Mapping[str, Any], key: str) -> float | None:
+    """A finite number under `key`, if there is one."""
+    value = record.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def note_session(folder: Path, session: Mapping[str, Any]) -> None:
+    """Add a session to those of a run: what the caller knows of it, with versions, commit, command and machine."""
+    record = {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "command": shlex.join(sys.argv),
+        "commit": _commit(),
+        **session,
+        "machine": f"{platform.node()}, {platform.platform()}, {os.cpu_count()} cores",
+        "threads": torch.get_num_threads(),
+        "versions": {"python": platform.python_version(), **_versions()},
+    }
+    sessions = [*read_records(folder / SESSIONS), record]
+    write_whole(folder / SESSIONS, json.dumps(sessions, indent=1, ensure_ascii=False) + "\n")
+
+
+def _versions() -> dict[str, str]:
+    versions = {"torch": torch.__version__, "cuda": torch.version.cuda or ""}
+    for name in ("mt", "numpy", "sentencepiece", "safetensors", "sacrebleu"):
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:  # run from a copy that was never installed
+            versions[name] = ""
+    return versions
+
+
+def _commit() -> str:
+    """The commit of the code, with a + when it was changed since; empty when that is not known."""
+    describe = ["describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
+    command = ["git", "-C", str(Path(__file__).parent), *describe]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return found.stdout.strip()
