@@ -34,7 +34,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings and r
 CheckpointPath = Annotated[
     Path,
     typer.Option(
-        "--ckpt", metavar="RUN|CHECKPOINT", help="A run (averaged, else best, else newest) or one checkpoint."
+        "--ckpt", metavar="RUN|CHECKPOINT", help="A run (what validates best), RUN/best, RUN/last, RUN/averaged."
     ),
 ]
 Beam = Annotated[int | None, typer.Option(help="Beam width; 1 is greedy. Default: the run's decode.beam.", min=1)]
@@ -134,7 +134,7 @@ def translate(
         typer.Option(
             "--ckpt",
             metavar="RUN|CHECKPOINT",
-            help="A run (averaged, else best, else newest) or one checkpoint; several form an ensemble.",
+            help="A run (what validates best), RUN/best, RUN/last, RUN/averaged; several form an ensemble.",
         ),
     ],
     inputs: Annotated[

@@ -99,6 +99,9 @@ class Choice:
     path: Path
     reason: str = ""
 
+    def __str__(self) -> str:
+        return f"{self.path} ({self.reason})" if self.reason else str(self.path)
+
 
 def find_checkpoint(path: Path) -> Path:
     """The checkpoint that a path stands for; as `choose_checkpoint`, without the reason."""
@@ -125,34 +128,26 @@ def choose_checkpoint(path: Path) -> Choice:
 
 def _preferred(run: Path) -> Choice:
     newest, state, problems = _newest_state(run)
-    figure = "valid_loss" if read_config(newest).train.best == "loss" else "valid_bleu"
+    by_loss = read_config(newest).train.best == "loss"
     best_update = state.get("best_update") or 0
     best = _whole(dict(list_checkpoints(run)).get(best_update), best_update, problems)
     # An average made before training went on no longer stands for the run.
     averaged = _whole(run / "checkpoints" / AVERAGED, state["update"], problems)
-    best_figure = number(state, figure.replace("valid", "best"))
-    average_figure = number(_validation(run, averaged), figure) if averaged else None
-    notes = "".join(f"; {problem}" for problem in problems)
-    if averaged is None and best is None:
-        return Choice(newest, f"the newest checkpoint, as none was validated{notes}")
-    if averaged is None or best is None:
-        only = averaged or best or newest
-        why = "the average of the last checkpoints" if averaged else f"validates best{_shown(figure, best_figure)}"
-        return Choice(only, why + notes)
-    if average_figure is None or best_figure is None:
-        return Choice(averaged, f"the average of the last checkpoints, whose validation is not known{notes}")
-    better = average_figure <= best_figure if figure == "valid_loss" else average_figure >= best_figure
-    winner, loser = (averaged, best) if better else (best, averaged)
-    figures = (average_figure, best_figure) if better else (best_figure, average_figure)
-    return Choice(
-        winner, f"validates best{_shown(figure, figures[0])}; {loser.name}{_shown(figure, figures[1])}{notes}"
-    )
-
-
-def _shown(figure: str, value: float | None) -> str:
-    if value is None:
-        return ""
-    return f" (loss {value:.4f})" if figure == "valid_loss" else f" (BLEU {value:.2f})"
+    best_figure = number(state, "best_loss" if by_loss else "best_bleu")
+    average_figure = number(_validation(run, averaged), "valid_loss" if by_loss else "valid_bleu") if averaged else None
+    name, digits = ("loss", 4) if by_loss else ("BLEU", 2)
+    if averaged and best and average_figure is not None and best_figure is not None:
+        both = [(average_figure, averaged), (best_figure, best)]
+        averaged_wins = average_figure <= best_figure if by_loss else average_figure >= best_figure
+        (first, chosen), (second, other) = both if averaged_wins else both[::-1]
+        reason = f"{name} {first:.{digits}f} on validation; {other.name}: {second:.{digits}f}"
+    elif averaged:
+        chosen, reason = averaged, "the average of the last checkpoints"
+    elif best and best_figure is not None:
+        chosen, reason = best, f"the best on validation: {name} {best_figure:.{digits}f}"
+    else:
+        chosen, reason = newest, "the newest"
+    return Choice(chosen, "; ".join([reason, *problems]))
 
 
 def _newest_state(run: Path) -> tuple[Path, Record, list[str]]:

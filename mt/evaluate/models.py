@@ -8,15 +8,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from mt.checkpoint import find_checkpoint, last_checkpoints
-from mt.config import Config, DecodeConfig, parse_config
+from mt.checkpoint import last_checkpoints, read_config
+from mt.config import Config, DecodeConfig
 from mt.console import Console
 from mt.data.prepared import open_prepared
 from mt.data.sources import name_of
 from mt.device import choose_device
-from mt.errors import CheckpointError, DataError, WriteError
+from mt.errors import DataError, WriteError
 from mt.evaluate.testsets import TestSet
 from mt.files import write_whole
+from mt.run_folder import choose_checkpoint
 from mt.translate.translator import Translator, decode_settings
 
 
@@ -28,6 +29,7 @@ class Model:
     checkpoints: tuple[Path, ...]
     config: Config
     decode: DecodeConfig
+    reason: str = ""  # why this checkpoint of a run
 
     @property
     def run(self) -> Path | None:
@@ -63,15 +65,13 @@ def find_model(
 
     Raises CheckpointError when there is no such checkpoint.
     """
-    checkpoints = (find_checkpoint(path),) if average is None else tuple(last_checkpoints(path, average))
-    try:
-        text = (checkpoints[-1] / "config.yaml").read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        raise CheckpointError(f"{checkpoints[-1]}: its config.yaml cannot be read; use another checkpoint") from None
-    config = parse_config(text, str(checkpoints[-1] / "config.yaml"))
+    choice = choose_checkpoint(path) if average is None else None
+    checkpoints = (choice.path,) if choice else tuple(last_checkpoints(path, average or 1))
+    config = read_config(checkpoints[-1])
     asked = {"beam": beam, "alpha": alpha, "precision": precision}
     changes = {name: value for name, value in asked.items() if value is not None}
-    return Model(path, checkpoints, config, decode_settings(config.decode, changes))
+    reason = choice.reason if choice else ""
+    return Model(path, checkpoints, config, decode_settings(config.decode, changes), reason)
 
 
 def own_testset(model: Model) -> TestSet:
@@ -103,7 +103,7 @@ def translate(model: Model, sources: Sequence[str], device: str, console: Consol
     single = len(model.checkpoints) == 1
     path, average = (model.checkpoints[0], None) if single else (model.path, len(model.checkpoints))
     translator = Translator(path, device=device, average=average, decode=model.decode.model_dump())
-    console.say(f"model: {model.name}")
+    console.say(f"model: {model.name}{f'; {model.reason}' if model.reason else ''}")
     with console.track("translating", total=len(sources)) as advance:
         translations = translator(sources, advance)
     if kept is not None:

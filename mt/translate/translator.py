@@ -12,7 +12,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from mt.checkpoint import Checkpoint, average_weights, find_checkpoint, last_checkpoints, load_checkpoint
+from mt.checkpoint import Checkpoint, average_weights, last_checkpoints, load_checkpoint
 from mt.config import DecodeConfig
 from mt.data.clean import valid_unicode
 from mt.data.tokenizer import BOS, EOS, Tokenizer
@@ -20,6 +20,7 @@ from mt.device import choose_device, choose_precision, rounded_down, settle
 from mt.errors import CheckpointError, UsageError
 from mt.model.inference import inference_model
 from mt.model.transformer import Transformer
+from mt.run_folder import choose_checkpoint
 from mt.translate.decoding import Decoding, GreedyDecoding, forced_log_probabilities, pad
 from mt.translate.diverse import diverse_search
 from mt.translate.long_lines import split_line
@@ -67,9 +68,9 @@ class Translator:
         from mt import Translator
         Translator("runs/multi30k")(["A man sleeps."])
 
-    `path` is a run (its averaged checkpoint, else its best, else its newest) or one checkpoint; several form an
-    ensemble. `average`: instead the mean of so many of a run's newest checkpoints. `decode`: keys of the config's
-    decode section that go over the run's, such as {"beam": 8}.
+    `path` is a run (its average or its best checkpoint, whichever validates better), RUN/best, RUN/last,
+    RUN/averaged, or a checkpoint; several form an ensemble. `average`: instead the mean of so many of a run's newest
+    checkpoints. `decode`: keys of the config's decode section that go over the run's, such as {"beam": 8}.
     Raises CheckpointError when there is no whole checkpoint, UsageError for impossible settings.
     """
 
@@ -84,7 +85,7 @@ class Translator:
         if not path:
             raise UsageError("Translator needs the path of a run or of a checkpoint")
         where = choose_device(device)
-        averaged = [_checkpoints(Path(one), average) for one in path]
+        averaged, names = zip(*(_checkpoints(Path(one), average) for one in path), strict=True)
         opened = [_open(checkpoints) for checkpoints in averaged]
         self.tokenizer = Tokenizer(opened[0][0].tokenizer)
         if any(Tokenizer(checkpoint.tokenizer).fingerprint != self.tokenizer.fingerprint for checkpoint, _ in opened):
@@ -92,7 +93,7 @@ class Translator:
         self.decode = decode_settings(opened[0][0].config.decode, decode or {})
         precision = choose_precision(self.decode.precision, where)
         self.models = [inference_model(model.to(where), precision) for _, model in opened]
-        self.name = " + ".join(_name(checkpoints) for checkpoints in averaged)
+        self.name = " + ".join(names)
         manifests = b"".join((one / "MANIFEST.json").read_bytes() for checkpoints in averaged for one in checkpoints)
         self.fingerprint = hashlib.sha256(manifests).hexdigest()  # a manifest holds the hash of every file
 
@@ -235,14 +236,13 @@ class Translator:
         return self.models[0].device
 
 
-def _checkpoints(path: Path, average: int | None) -> list[Path]:
-    """The checkpoints whose mean is meant, the newest last."""
-    return [find_checkpoint(path)] if average is None else last_checkpoints(path, average)
-
-
-def _name(checkpoints: list[Path]) -> str:
-    last = str(checkpoints[-1])
-    return last if len(checkpoints) == 1 else f"average of {len(checkpoints)} checkpoints up to {last}"
+def _checkpoints(path: Path, average: int | None) -> tuple[list[Path], str]:
+    """The checkpoints whose mean is meant, the newest last, and what to call them."""
+    if average is None:
+        choice = choose_checkpoint(path)
+        return [choice.path], str(choice)
+    checkpoints = last_checkpoints(path, average)
+    return checkpoints, f"average of {len(checkpoints)} checkpoints up to {checkpoints[-1]}"
 
 
 def _open(checkpoints: list[Path]) -> tuple[Checkpoint, Transformer]:

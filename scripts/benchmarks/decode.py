@@ -21,12 +21,13 @@ import torch
 from side_by_side import System, start
 from torch import Tensor
 
-from mt.checkpoint import find_checkpoint, load_checkpoint
+from mt.checkpoint import load_checkpoint
 from mt.config import ModelConfig
 from mt.data.tokenizer import BOS, EOS, PAD, Tokenizer
 from mt.device import settle
 from mt.model.inference import PackedLinear, inference_model
 from mt.model.transformer import Transformer
+from mt.run_folder import find_checkpoint
 from mt.translate.decoding import Decoding, GreedyDecoding, pad
 from mt.translate.search import Bounds, beam_search, gnmt_penalty, greedy_search
 

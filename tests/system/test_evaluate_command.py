@@ -1,5 +1,6 @@
 """`mt evaluate` as people and programs meet it: real commands, numbers equal to sacreBLEU's, one sentence a mistake."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -453,7 +454,11 @@ def change_config(run: Path, old: str, new: str) -> None:
     config = run / "checkpoints" / "averaged" / "config.yaml"
     text = config.read_text(encoding="utf-8")
     assert text.count(old) == 1
-    config.write_text(text.replace(old, new), encoding="utf-8")
+    data = text.replace(old, new).encode()
+    config.write_bytes(data)
+    manifest = json.loads((config.parent / "MANIFEST.json").read_text())
+    manifest["files"][config.name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    (config.parent / "MANIFEST.json").write_text(json.dumps(manifest))
 
 
 def test_a_damaged_checkpoint_is_named(run: Path, mt: Mt) -> None:

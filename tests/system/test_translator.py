@@ -13,11 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mt import Translator
-from mt.checkpoint import find_checkpoint, load_checkpoint
+from mt.checkpoint import load_checkpoint
 from mt.data.tokenizer import BOS, EOS
 from mt.errors import CheckpointError, UsageError
 from mt.evaluate.bleu import bleu
 from mt.model.transformer import Transformer
+from mt.run_folder import find_checkpoint
 from mt.translate.decoding import NEVER, forced_log_probabilities
 from mt.translate.long_lines import split_line
 from mt.translate.translator import decoding_batches

@@ -50,13 +50,13 @@ def averaged(run: Path, bleu: float, loss: float, config: Config | None = None) 
 
 def test_a_run_stands_for_what_validates_best_and_says_why(tmp_path: Path) -> None:
     run = run_of_three(tmp_path)
-    assert find_checkpoint(run).name == step_name(2)
+    assert choose_checkpoint(run).reason == "the best on validation: BLEU 10.00"
     averaged(run, bleu=12.0, loss=2.0)
     choice = choose_checkpoint(run)
-    assert (choice.path.name, choice.reason) == (AVERAGED, "validates best (BLEU 12.00); step-00000002 (BLEU 10.00)")
+    assert (choice.path.name, choice.reason) == (AVERAGED, "BLEU 12.00 on validation; step-00000002: 10.00")
     averaged(run, bleu=9.0, loss=2.0)
     choice = choose_checkpoint(run)
-    assert (choice.path.name, choice.reason) == (step_name(2), "validates best (BLEU 10.00); averaged (BLEU 9.00)")
+    assert (choice.path.name, choice.reason) == (step_name(2), "BLEU 10.00 on validation; averaged: 9.00")
 
 
 def test_the_figure_that_decides_is_that_of_train_best(tmp_path: Path) -> None:
@@ -65,15 +65,14 @@ def test_the_figure_that_decides_is_that_of_train_best(tmp_path: Path) -> None:
     choice = choose_checkpoint(tmp_path)
     assert (choice.path.name, choice.reason) == (
         AVERAGED,
-        "validates best (loss 2.0000); step-00000002 (loss 3.0000)",
+        "loss 2.0000 on validation; step-00000002: 3.0000",
     )
 
 
 def test_a_run_of_an_earlier_version_has_its_averages_validation_in_the_metrics(tmp_path: Path) -> None:
     run = run_of_three(tmp_path)
     save(run, AVERAGED, update=3, averaged=2)
-    assert "is not known" in choose_checkpoint(run).reason
-    assert find_checkpoint(run).name == AVERAGED
+    assert choose_checkpoint(run).reason == "the average of the last checkpoints"
     record = {"update": 3, "averaged": 2, "valid_bleu": 9.0, "valid_loss": 2.0}
     (run / METRICS).write_text(json.dumps(record) + "\n")
     assert find_checkpoint(run).name == step_name(2)
@@ -88,7 +87,8 @@ def test_an_average_older_than_the_newest_checkpoint_is_out_of_date(tmp_path: Pa
 
 def test_a_run_that_was_never_validated_stands_for_its_newest(tmp_path: Path) -> None:
     save(tmp_path, stop_name(5), update=5, best_update=None, best_bleu=-1.0)
-    assert find_checkpoint(tmp_path).name == stop_name(5)
+    choice = choose_checkpoint(tmp_path)
+    assert (choice.path.name, choice.reason) == (stop_name(5), "the newest")
 
 
 def test_checkpoints_have_names_that_people_can_say(tmp_path: Path) -> None:
