@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from mt.__main__ import main
+from mt.run_folder import find_checkpoint
 
 REFERENCE = ["Der Hund bellt laut im Hof.", "Die Katze schläft auf dem Sofa.", "Es regnet heute sehr stark."]
 SECOND = ["Laut bellt der Hund im Hof.", "Auf dem Sofa schläft die Katze.", "Heute regnet es heftig."]
@@ -215,7 +216,7 @@ def test_a_run_is_scored_on_the_test_set_of_its_config(
     output = tmp_path / "translations"
     found = read_json(mt_process("evaluate", "--ckpt", run, "--output", output, "--json"))
     assert found["testset"] == f"{toy_text / 'test'} en-de, 10 sentences, from {toy_run.parent / 'data'}"
-    assert found["results"][0]["system"] == f"{run} (averaged, beam 4, alpha 0.6)"
+    assert found["results"][0]["system"] == f"{run} ({find_checkpoint(run).name}, beam 4, alpha 0.6)"
     theirs = sacrebleu(output, [toy_text / "test.de"])
     assert {name: round(values(found)[name], 12) for name in theirs} == theirs
     assert 0 < values(found)["BLEU"] < 100
@@ -289,7 +290,7 @@ def test_a_run_that_cannot_be_written_to_is_scored_all_the_same(run: Path, mt: M
 def test_the_newest_checkpoints_can_be_averaged_for_scoring(run: Path, evaluate: Evaluate) -> None:
     averaged = evaluate("--ckpt", run, "--average", 2)  # the same two as in the run's own average
     assert averaged["results"][0]["system"] == (f"{run} (average of step-00000060 to step-00000120, beam 4, alpha 0.6)")
-    assert values(averaged) == values(evaluate("--ckpt", run))
+    assert values(averaged) == values(evaluate("--ckpt", run / "averaged"))
 
 
 def test_models_are_compared_with_each_other_and_with_files(run: Path, toy_text: Path, evaluate: Evaluate) -> None:
@@ -369,7 +370,7 @@ def test_a_report_shows_what_evaluation_found(run: Path, mt: Mt) -> None:
     done = mt("report", run)
     assert done.stdout == f"{run / 'report.html'}\n"
     page = (run / "report.html").read_text(encoding="utf-8")
-    assert "averaged, beam 4, alpha 0.6" in page
+    assert f"{find_checkpoint(run).name}, beam 4, alpha 0.6" in page
     assert "Test BLEU" in page
 
 
@@ -451,7 +452,7 @@ def test_prepared_data_with_another_test_set_are_not_taken_for_the_runs(run: Pat
 
 
 def change_config(run: Path, old: str, new: str) -> None:
-    config = run / "checkpoints" / "averaged" / "config.yaml"
+    config = find_checkpoint(run) / "config.yaml"
     text = config.read_text(encoding="utf-8")
     assert text.count(old) == 1
     data = text.replace(old, new).encode()
@@ -462,6 +463,6 @@ def change_config(run: Path, old: str, new: str) -> None:
 
 
 def test_a_damaged_checkpoint_is_named(run: Path, mt: Mt) -> None:
-    weights = run / "checkpoints" / "averaged" / "model.safetensors"
+    weights = find_checkpoint(run) / "model.safetensors"
     os.truncate(weights, 1000)
     assert_refused(mt("evaluate", "--ckpt", run), f"{weights}: damaged")
