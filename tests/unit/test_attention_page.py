@@ -2,23 +2,26 @@
 
 import json
 import re
-import shutil
-import subprocess
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from browser import assert_readable, contrast, in_browser
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mt.console import Console
 from mt.data.tokenizer import BOS, EOS
 from mt.errors import UsageError
 from mt.model.attention import join_heads, split_heads
+from mt.pages.attention_page import attention_page, readable_pieces
 from mt.translate.attention import Attention, alignments, attention_of, write_attention
 from mt.translate.job import Job, run_job
 from mt.translate.translator import Translator
 
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 NASTY = "a <script>document.title='owned'</script> & \"quoted\" </script><img src=x onerror=alert(1)> man"
 PAIRS = [("the old dog sleeps at home .", "der alte Hund schläft zu Hause ."), (NASTY, "ein </script> Mann & \u2028")]
 
@@ -168,19 +171,14 @@ def page(translator: Translator, tmp_path: Path) -> Path:
     return path
 
 
-def browse(page: Path, *options: str) -> str:
-    if BROWSER is None:
-        pytest.skip("needs Chromium")
-    command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", *options, page.as_uri()]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+def drawn(page: Path, script: str, width: int = 1280, dark: bool = False) -> Any:
+    """What a script finds on the page, which draws only what its own policy allows."""
+    return in_browser(page.read_text(encoding="utf-8"), script, page.parent, width, dark)
 
 
-def after(page: Path, script: str) -> str:
-    """The document once a script has acted on the page as a person would."""
-    acted = page.with_name("acted.html")
-    html = page.read_text(encoding="utf-8")
-    acted.write_text(html.replace("</body>", f"<script>{script}</script></body>"), encoding="utf-8")
-    return browse(acted, "--dump-dom")
+def records_of(page: Path) -> list[dict[str, Any]]:
+    data = re.search(r'id="weights">(.*?)</script>', page.read_text(encoding="utf-8"), re.S)
+    return list(json.loads(data[1])["pairs"])
 
 
 def test_the_page_asks_for_nothing(page: Path) -> None:
@@ -190,32 +188,160 @@ def test_the_page_asks_for_nothing(page: Path) -> None:
 
 
 def test_the_page_draws_a_cell_for_each_weight_and_shows_text_as_text(page: Path) -> None:
-    dom = after(page, "")
-    records = json.loads(re.search(r'id="weights">(.*?)</script>', page.read_text(encoding="utf-8"), re.S)[1])
-    cells = len(records[0]["cross"][0][0]) * len(records[0]["cross"][0][0][0])
-    assert dom.count('class="cell"') == cells
-    assert dom.count('class="line"') > 0
-    assert "<title>Attention</title>" in dom
-    assert "&lt;script&gt;document.title='owned'&lt;/script&gt;" in dom
-    assert "<img" not in dom
+    script = """
+      const count = selector => page.querySelectorAll(selector).length
+      const opacities = [...page.querySelectorAll('.cell')].map(cell => +cell.getAttribute('fill-opacity'))
+      const select = page.getElementById('pair')
+      select.value = '1'
+      select.dispatchEvent(new view.Event('change'))
+      return {opacities, lines: count('.line'), title: page.title, images: count('img'),
+        source: page.getElementById('source').textContent, option: select.options[1].textContent}
+    """
+    seen = drawn(page, script)
+    layers = torch.tensor(records_of(page)[0]["cross"])
+    expected = layers[-1].mean(dim=0).flatten().sqrt()  # opened on the last layer, mean of its heads
+    torch.testing.assert_close(torch.tensor(seen["opacities"]), expected, rtol=0, atol=6e-4)
+    assert seen["lines"] > 0
+    assert seen["title"] == "Attention"
+    assert seen["images"] == 0
+    assert seen["source"] == NASTY
+    assert "<script>document.title='owned'</script>" in seen["option"]
+
+
+def test_the_page_opens_on_the_layer_it_is_told(translator: Translator, tmp_path: Path) -> None:
+    record = one_attention(translator, *PAIRS[0]).record(with_self=False)
+    for layer, shown in ((0, "0"), (1, "1"), (-1, "1"), (-2, "0")):
+        html = attention_page([record], layer)
+        assert in_browser(html, "return page.getElementById('layer').value", tmp_path) == shown
+    assert "No sentence" in in_browser(attention_page([]), "return page.body.innerText", tmp_path)
+
+
+CHOOSE = """
+  const set = (id, value) => { const select = page.getElementById(id); select.value = value
+    select.dispatchEvent(new view.Event('change')) }
+  set('pair', '1'); set('kind', 'decoder_self'); set('layer', '1'); set('head', '3')
+  const readout = () => page.getElementById('readout').textContent
+  const map = page.querySelector('#map svg'), box = map.getBoundingClientRect()
+  const cells = [...map.querySelectorAll('.cell')]
+"""
 
 
 def test_layer_head_and_sentence_can_be_chosen_and_weights_read(page: Path) -> None:
-    choose = """
-      const set = (id, value) => { const select = document.getElementById(id); select.value = value
-        select.dispatchEvent(new Event('change')) }
-      set('pair', '1'); set('kind', 'decoder_self'); set('layer', '1'); set('head', '3')
-      document.querySelector('.hit[data-row="2"][data-column="1"]').dispatchEvent(new Event('pointerenter'))
+    script = f"""{CHOOSE}
+      const side = Math.sqrt(cells.length), cell = cells[2 * side + 1].getBoundingClientRect()
+      map.dispatchEvent(new view.PointerEvent('pointermove', {{clientX: cell.left + 3, clientY: cell.top + 3}}))
+      return [cells.length, readout()]
     """
-    dom = after(page, choose)
-    record = json.loads(re.search(r'id="weights">(.*?)</script>', page.read_text(encoding="utf-8"), re.S)[1])[1]
+    count, readout = drawn(page, script)
+    record = records_of(page)[1]
+    assert count == len(record["input_pieces"]) ** 2
     weight = record["decoder_self"][1][3][2][1]
-    readout = re.search(r'<output id="readout">(.*?)</output>', dom)[1]
-    assert readout.endswith(f"{weight:.4f}")
-    assert dom.count('class="cell"') == len(record["input_pieces"]) ** 2
+    assert readout.startswith(f"{record['input_pieces'][2]} → {record['input_pieces'][1]}: {weight:.4f}")
 
 
-def test_the_page_can_be_photographed(page: Path, tmp_path: Path) -> None:
-    picture = tmp_path / "page.png"
-    browse(page, f"--screenshot={picture}", "--window-size=1300,800")
-    assert picture.stat().st_size > 10_000
+def test_the_arrow_keys_walk_over_the_weights(page: Path) -> None:
+    script = f"""{CHOOSE}
+      const press = key => map.dispatchEvent(new view.KeyboardEvent('keydown', {{key, bubbles: true}}))
+      for (const key of ['ArrowDown', 'ArrowDown', 'ArrowDown', 'ArrowRight']) press(key)
+      const found = readout()
+      press('Escape')
+      return [found, readout(), map.tabIndex]
+    """
+    found, hidden, tab = drawn(page, script)
+    record = records_of(page)[1]
+    assert found.startswith(f"{record['input_pieces'][2]} → {record['input_pieces'][1]}: ")
+    assert hidden.startswith("Point at")
+    assert tab == 0
+
+
+# --- As it looks --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def wide_page() -> str:
+    """A sentence of a hundred pieces, one in Hebrew that is spelt in bytes, and one that would be a script."""
+    hebrew = ["▁", "<0xD7>", "<0xA9>", "<0xD7>", "<0x9C>", "<0xD7>", "<0x95>", "<0xD7>", "<0x9D>", "</s>"]
+    pieces = [f"\u2581piece{index}" if index % 7 else "\u2581<script>" for index in range(99)]
+    pairs = [([*pieces, "</s>"], [*pieces[:97], "</s>"]), (hebrew, hebrew[1:])]
+    records = [
+        {
+            "source": "".join(source),
+            "target": "".join(target),
+            "source_pieces": source,
+            "target_pieces": target,
+            "input_pieces": target,
+            "cross": torch.rand(2, 2, len(target), len(source)).softmax(dim=-1).tolist(),
+        }
+        for source, target in pairs
+    ]
+    return attention_page(records)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_hundred_pieces_fit_desk_and_phone(wide_page: str, tmp_path: Path, width: int, dark: bool) -> None:
+    assert_readable(wide_page, tmp_path, width, dark)
+    script = "return [...page.querySelectorAll('main svg')].map(svg => [svg.clientWidth, svg.clientHeight])"
+    pictures = in_browser(wide_page, script, tmp_path, width, dark)
+    assert len(pictures) == 2
+    assert max(picture[0] for picture in pictures) <= width
+    assert max(picture[1] for picture in pictures) <= 1100  # 2,700 at 26 pixels a piece
+
+
+def test_labels_do_not_collide_however_many_pieces(wide_page: str, tmp_path: Path) -> None:
+    script = """
+      const tops = labels => [...page.querySelectorAll(labels)].map(text => text.getBoundingClientRect().top)
+      return ['#map text.end', '#lines text.word'].map(labels => tops(labels).sort((a, b) => a - b))
+    """
+    for tops in in_browser(wide_page, script, tmp_path):
+        assert len(tops) > 20
+        assert min(below - above for above, below in pairwise(tops)) >= 11.9
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_more_weight_stands_out_more_from_the_paper(page: Path, dark: bool) -> None:
+    script = """
+      const paper = view.getComputedStyle(page.body).backgroundColor
+      const heat = view.getComputedStyle(page.querySelector('.cell')).fill
+      const steps = [...page.querySelectorAll('#scale span')]
+      return [paper, heat, steps.map(step => [+step.textContent, +step.querySelector('b').style.opacity])]
+    """
+    paper, heat, steps = drawn(page, script, dark=dark)
+    assert contrast(paper, heat) > 8
+    assert [weight for weight, _ in steps] == [0, 0.05, 0.1, 0.25, 0.5, 1]
+    assert all(shade == pytest.approx(weight**0.5, abs=1e-3) for weight, shade in steps)
+
+
+def test_axes_are_named(page: Path) -> None:
+    script = "return [...page.querySelectorAll('svg .title')].map(title => title.textContent)"
+    assert sorted(set(drawn(page, script))) == ["source piece", "target piece made"]
+
+
+# --- Pieces as people read them ----------------------------------------------------------------------------------
+
+
+def test_bytes_show_the_character_they_spell() -> None:
+    assert readable_pieces(["\u2581", "<0xD7>", "<0xA9>", "ab", "<0xE2>", "<0x82>", "<0xAC>"]) == [
+        *("\u2423", "ש₁", "ש₂", "ab", "€₁", "€₂", "€₃")
+    ]
+    assert readable_pieces(["<0x41>", "<0x0A>", "<0xE2>", "<0x80>", "<0x8B>"]) == [
+        *("A", "U+000A", "U+200B₁", "U+200B₂", "U+200B₃")
+    ]
+
+
+def test_bytes_that_spell_nothing_stay_as_they_are() -> None:
+    broken = ["<0xD7>", "a", "<0xA9>", "<0xF0>", "<0x9F>"]
+    assert readable_pieces(broken) == broken
+    assert readable_pieces(["<0xD7>", "<0xD7>", "<0xA9>", "</s>"]) == ["<0xD7>", "ש₁", "ש₂", "</s>"]
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=20))
+def test_any_text_spelt_in_bytes_is_read_again(text: str) -> None:
+    shown = readable_pieces([f"<0x{byte:02X}>" for byte in text.encode()])
+    whole = "".join(
+        character if character.isprintable() else f"U+{ord(character):04X}"
+        for character in text
+        for _ in character.encode()
+    )
+    assert re.sub("[₁₂₃₄]", "", "".join(shown)) == re.sub("[₁₂₃₄]", "", whole)
