@@ -57,7 +57,7 @@ class Input(Section):
     demo: int | None = Field(None, ge=1)  # this many pairs of the embedded demo grammar
     columns: tuple[str, ...] = ()  # with a .tsv: what its columns hold, such as [en, de]; else its header, or src, tgt
     quoted: bool = False  # with a .tsv: fields are quoted the way spreadsheets do it
-    weight: float = Field(1.0, gt=0, le=1_000)  # how often an epoch sees each pair: 2 is twice, 0.5 a seeded half
+    weight: float = Field(1.0, gt=0)  # how often an epoch sees each pair: 2 is twice, 0.5 a seeded half
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mt.config import Config, Input
-from mt.console import Console
+from mt.console import Console, counted
 from mt.data.clean import Drops, SeenPairs, length_problems, text_problems, valid_unicode
 from mt.data.corpus import ORIGIN, Corpus, CorpusWriter, Integers, Sentences, write_origins
 from mt.data.lines import refuse_giant
@@ -40,9 +40,11 @@ class Reading:
     def warn(self, console: Console) -> None:
         """Say what was changed in the text."""
         if self.repaired:
-            console.warn(f"{self.name}: {self.repaired:,} lines that are not UTF-8; U+FFFD stands in them now")
+            lines = counted(self.repaired, "line")
+            console.warn(f"{self.name}: {lines} not in UTF-8; U+FFFD stands for what could not be read")
         if self.line_feeds:
-            console.warn(f"{self.name}: {self.line_feeds:,} fields with a line feed, which is a space now")
+            fields = counted(self.line_feeds, "field")
+            console.warn(f"{self.name}: {fields} with a line feed, which is a space now")
 
 
 @dataclass(frozen=True)
@@ -126,12 +128,12 @@ def learn_tokenizer(texts: Sequence[CleanText], config: Config, console: Console
     expected = round(rate * available)
     with console.track(f"learning {config.data.vocab_size:,} pieces", expected, unit="sentence") as advance:
 
-        def counted() -> Iterator[str]:
+        def sampled() -> Iterator[str]:
             for sentences in _sample(texts, rate, config.seed):
                 advance(len(sentences))
                 yield from sentences
 
-        return train_tokenizer(counted(), config.data.vocab_size)
+        return train_tokenizer(sampled(), config.data.vocab_size)
 
 
 def _sample(texts: Sequence[CleanText], rate: float, seed: int) -> Iterator[list[str]]:
@@ -247,7 +249,7 @@ def _tell_blank(name: str, blank: Sequence[int], read: int, console: Console) ->
             f"{name}: all of its {read:,} pairs are blank on one side at least; validation and test need text"
         )
     if blank:
-        console.warn(f"{name}:{blank[0]}: blank on one side, as are {len(blank):,} of {read:,} pairs; they all count")
+        console.warn(f"{name}:{blank[0]}: blank on one side at least, {len(blank):,} of {read:,} pairs are; all count")
 
 
 def encode_text(folder: Path, tokenizer: Tokenizer) -> None:

@@ -114,8 +114,8 @@ def read_manifest(folder: Path) -> Manifest | None:
         return None
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} cannot be read ({error}); delete {folder} to prepare it again") from None
-    expected = _read_hash(folder)
-    if expected is not None and hashlib.sha256(data).hexdigest() != expected:
+    hash_path = folder / MANIFEST_HASH  # what was prepared before it was written down has none
+    if hash_path.exists() and hash_path.read_bytes() != _hash_line(data):
         raise _damaged(path)
     if not isinstance(manifest, dict) or (manifest.get("format") == FORMAT and not manifest.keys() >= KEYS):
         raise _damaged(path)
@@ -126,15 +126,12 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write the manifest and its hash into a folder that has not got its name yet."""
     data = f"{json.dumps(manifest, indent=1, ensure_ascii=False)}\n".encode()
     (folder / MANIFEST).write_bytes(data)
-    (folder / MANIFEST_HASH).write_text(f"{hashlib.sha256(data).hexdigest()}  {MANIFEST}\n", "utf-8")
+    (folder / MANIFEST_HASH).write_bytes(_hash_line(data))
 
 
-def _read_hash(folder: Path) -> str | None:
-    """What the manifest's hash should be; None for data prepared before it was written down."""
-    try:
-        return (folder / MANIFEST_HASH).read_bytes()[:64].decode(errors="replace")
-    except OSError:
-        return None
+def _hash_line(data: bytes) -> bytes:
+    """The hash of the manifest as sha256sum writes it, and checks it with -c."""
+    return f"{hashlib.sha256(data).hexdigest()}  {MANIFEST}\n".encode()
 
 
 def file_entries(folder: Path) -> FileEntries:

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pyarrow
@@ -107,7 +108,7 @@ def test_validation_and_test_pairs_are_never_dropped(own_text, tmp_path, quiet):
         source, target = prepared.text(split)
         assert source[-6:] == ["", "same", "same", "bell\x07", "broken", "long " * 400]
         assert target[-6:] == ["leer", "same", "same", "Glocke", "kap\ufffdtt", "lang"]
-        assert sum("1 lines that are not UTF-8" in text for text in console.heard) == 2
+        assert sum("1 line not in UTF-8" in text for text in console.heard) == 2
     assert len(prepared.valid) == len(prepared.text("valid")[0])
 
 
@@ -274,6 +275,58 @@ def test_a_rule_that_is_off_drops_nothing(messy_text, tmp_path, quiet):
     assert ("caf\ufffd", "Kaffee") in training_text(prepared)
 
 
+def test_many_drops_for_one_reason_are_a_warning_with_examples_and_advice(own_text, tmp_path):
+    for language in ("en", "de"):
+        append(
+            own_text / f"train.{language}", "".join(f"Stra\xdfe {n} {language}\n" for n in range(20)).encode("latin-1")
+        )
+    append(own_text / "train.en", "\n")
+    append(own_text / "train.de", "leer\n")
+    console = Listener()
+    prepared = prepare(config_for(tmp_path, own_text), console)
+    assert prepared.manifest["dropped"] == {"empty side": 1, "invalid UTF-8": 20}
+    (warning,) = (text for text in console.heard if "for instance" in text)
+    first, *examples = warning.split("\n")
+    assert first.startswith("20 of 121 training pairs dropped (invalid UTF-8): convert the text, with iconv")
+    assert examples == [rf"  {own_text}/train:{101 + n}  Stra\udcdfe {n} en | Stra\udcdfe {n} de" for n in range(3)]
+
+
+def test_repairs_of_training_text_are_counted_and_said(messy_text, tmp_path):
+    console = Listener()
+    prepared = prepare(config_for(tmp_path, messy_text, clean=CleanConfig(invalid_utf8=False)), console)
+    assert ("caf\ufffd", "Kaffee") in training_text(prepared)
+    assert prepared.manifest["sources"]["train"][0]["repaired"] == 1
+    assert f"{messy_text}/train: 1 line not in UTF-8; U+FFFD stands for what could not be read" in console.heard
+
+
+def test_a_giant_line_is_dropped_from_training_and_refused_elsewhere(own_text, tmp_path, quiet):
+    """Before it is encoded, which takes 50 bytes of memory for each of its."""
+    append(own_text / "train.en", "A house. " * 120_000 + "\n")
+    append(own_text / "train.de", "Ein Haus.\n")
+    config = config_for(tmp_path, own_text, clean=CleanConfig(max_pieces=1_000_000, max_ratio=0))
+    assert prepare(config, quiet).manifest["dropped"] == {"too long": 1}
+    assert (config.data.dir / "dropped.tsv").stat().st_size < 20_000
+    append(own_text / "valid.en", "A house. " * 120_000 + "\n")
+    append(own_text / "valid.de", "Ein Haus.\n")
+    with pytest.raises(DataError, match=r"valid:11: more than 1,000,000 characters in one line"):
+        prepare(config, quiet)
+
+
+@pytest.mark.parametrize("weight", [1e9, 1e300])
+def test_a_weight_that_nobody_can_pay_is_refused_with_its_cost(config, toy_text, quiet, weight):
+    weighted = changed(config, train=(Input(prefix=str(toy_text / "train"), weight=weight),))
+    with pytest.raises(DataError, match=r"weight 1e\+\d+ makes 100,\S+ training pairs, .* GB on disk .* GB of memory"):
+        prepare(weighted, quiet)
+    assert not config.data.dir.exists()
+
+
+def test_a_large_weight_is_written_in_slices(config, own_text, quiet, monkeypatch):
+    monkeypatch.setattr("mt.data.build.BLOCK", 7)
+    weighted = changed(config, train=(Input(prefix=str(own_text / "valid"), weight=20),), vocab_size=300)
+    pairs = list(zip(lines(own_text / "valid.en"), lines(own_text / "valid.de"), strict=True))
+    assert training_text(prepare(weighted, quiet)) == [pair for pair in pairs for _ in range(20)]
+
+
 def test_no_pair_left_is_an_error_that_says_why_and_leaves_nothing(own_text, tmp_path, quiet):
     config = config_for(tmp_path, own_text, train=str(own_text / "valid"), clean=CleanConfig(max_pieces=1))
     with pytest.raises(DataError, match="no training pair is left: 10 too long"):
@@ -290,6 +343,18 @@ def test_empty_validation_text_is_an_error(own_text, tmp_path, quiet):
         (own_text / name).write_bytes(b"")
     with pytest.raises(DataError, match=r"valid: no pairs; data\.valid names it"):
         prepare(config_for(tmp_path, own_text), quiet)
+
+
+def test_blank_validation_text_is_said(own_text, tmp_path):
+    append(own_text / "valid.en", "\n \nx\n")
+    append(own_text / "valid.de", "a\nb\n\t\n")
+    console = Listener()
+    prepare(config_for(tmp_path, own_text), console)
+    assert f"{own_text}/valid:11: blank on one side at least, 3 of 13 pairs are; all count" in console.heard
+    for name in ("valid.en", "valid.de"):
+        (own_text / name).write_bytes(b"\n" * 100)
+    with pytest.raises(DataError, match="valid: all of its 100 pairs are blank"):
+        prepare(config_for(tmp_path, own_text), console)
 
 
 def test_a_sentence_longer_than_a_batch_is_named(own_text, tmp_path, quiet):
@@ -467,11 +532,54 @@ def test_nothing_prepared_is_said(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["train/source.ids.npy", "tokenizer.model", "valid/target.txt"])
-def test_damage_is_named(config, quiet, name):
+def test_a_file_cut_short_is_named(config, quiet, name):
     prepare(config, quiet)
     path = config.data.dir / name
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(DataError, match=f"{name} is missing or cut short"):
+        open_prepared(config.data.dir)
+
+
+def test_a_flipped_bit_anywhere_is_found_and_named(config, quiet):
+    prepare(config, quiet).verify()
+    random = Random(1)
+    files = [path for path in sorted(config.data.dir.rglob("*")) if path.is_file()]
+    assert len(files) == 17
+    for path in files:
+        whole = path.read_bytes()
+        for _ in range(5):
+            position = random.randrange(len(whole))
+            path.write_bytes(flipped(whole, position, 1 << random.randrange(8)))
+            with pytest.raises(DataError) as error:
+                open_prepared(config.data.dir).verify()
+            assert str(path).replace("manifest.sha256", "manifest.json") in str(error.value)
+        path.write_bytes(whole)
+    open_prepared(config.data.dir).verify()
+
+
+def flipped(data: bytes, position: int, mask: int) -> bytes:
+    return data[:position] + bytes([data[position] ^ mask]) + data[position + 1 :]
+
+
+def test_damaged_text_is_found_when_it_is_read(config, quiet):
+    prepare(config, quiet)
+    path = config.data.dir / "test" / "target.txt"
+    path.write_bytes(flipped(path.read_bytes(), 3, 1))
+    prepared = open_prepared(config.data.dir)
+    assert prepared.text("valid")
+    with pytest.raises(DataError, match=r"test/target\.txt is damaged"):
+        prepared.text("test")
+
+
+def test_data_prepared_without_a_hash_of_the_manifest_stay_readable(config, quiet):
+    before = prepare(config, quiet).fingerprint
+    (config.data.dir / "manifest.sha256").unlink()
+    prepared = prepare(config, quiet)
+    prepared.verify()
+    assert prepared.fingerprint == before
+    manifest = config.data.dir / "manifest.json"
+    manifest.write_text(manifest.read_text("utf-8").replace('"dropped"', '"drupped"'), "utf-8")
+    with pytest.raises(DataError, match=r"manifest\.json is damaged"):
         open_prepared(config.data.dir)
 
 
@@ -561,6 +669,37 @@ def test_killed_at_any_stage_and_run_again_gives_the_same_bytes(config, tmp_path
         ".data.lock",
         ".undisturbed.lock",
     }
+
+
+def test_data_in_use_are_not_replaced(config, tmp_path, quiet):
+    reader = prepare(config, quiet)
+    before = contents(config.data.dir)
+    other = run(command(changed(config, vocab_size=300)))
+    assert other.returncode == 1
+    assert f"{config.data.dir} is in use by" in other.stderr
+    if (locks := Path("/proc/locks")).exists() and f" {os.getpid()} " in locks.read_text():
+        assert f"in use by process {os.getpid()} (" in other.stderr
+    assert run(command(config)).returncode == 0, "who wants the same data reads them too"
+    assert contents(config.data.dir) == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".data.lock", "data", "data.yaml"]
+    del reader
+    assert run(command(changed(config, vocab_size=300))).returncode == 0
+
+
+def test_data_being_replaced_cannot_be_opened(config, quiet):
+    prepare(config, quiet)
+
+    class Reader(Listener):
+        @contextmanager
+        def track(self, description: str, total: int | None = None, unit: str = "lines") -> Iterator[Advance]:
+            with pytest.raises(DataError, match=r"is being replaced by .*; run again when that is done"):
+                prepare(config, quiet)
+            self.heard.append(description)
+            yield lambda count, share=0.0: None
+
+    console = Reader()
+    assert len(prepare(changed(config, vocab_size=300), console).tokenizer) == 300
+    assert any("encoding" in text for text in console.heard)
 
 
 def test_two_runs_at_once_share_the_work(config, tmp_path):

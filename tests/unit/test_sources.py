@@ -6,9 +6,10 @@ import json
 import lzma
 import os
 import random
+import socket
 import subprocess
 import sys
-import time
+from contextlib import suppress
 
 import pyarrow
 import pyarrow.parquet
@@ -17,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mt.config import Input
+from mt.data.lines import refuse_giant
 from mt.data.pairs import BLOCK
 from mt.data.sources import name_of, read_pairs, source_files
 from mt.errors import DataError
@@ -315,16 +317,102 @@ def test_a_folder_that_is_not_there_is_not_looked_for_on_the_hub():
         source_files(Input(dataset="./no/such/folder"), "en", "de")
 
 
-def test_a_hub_out_of_reach_is_said_at_once():
-    code = "from mt.config import Input; from mt.data.sources import read_pairs; "
-    code += "next(read_pairs(Input(dataset='nobody/nothing-there'), 'en', 'de', 1))"
-    environment = os.environ | {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0"}
-    start = time.monotonic()
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
-    assert time.monotonic() - start < 15, "the library alone tries for 23 s"
-    last = done.stderr.strip().splitlines()[-1]
+# --- What users get wrong, each with its sentence ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("header", ["en\tde", "EN\tDE", " en \tde"])
+def test_a_header_line_is_no_pair_even_where_columns_are_given(tmp_path, header):
+    write_lines(tmp_path / "a.tsv", [header, "a house\tein Haus"])
+    for columns in ((), ("en", "de")):
+        (block,) = read_pairs(Input(pairs=str(tmp_path / "a.tsv"), columns=columns), "en", "de", seed=1)
+        assert (block.source, block.target, list(block.numbers)) == (["a house"], ["ein Haus"], [2])
+
+
+def quoted_table(tmp_path, rows: list[str]) -> Input:
+    write_lines(tmp_path / "a.tsv", rows)
+    return Input(pairs=str(tmp_path / "a.tsv"), quoted=True)
+
+
+def test_quoted_rows_are_numbered_by_the_line_they_begin_on(tmp_path):
+    rows = ["one\teins", '"two\nlines"\t"zwei\n\nZeilen"', "broken row", "three\tdrei"]
+    (block,) = read_pairs(quoted_table(tmp_path, rows), "en", "de", seed=1)
+    assert list(block.numbers) == [1, 2, 6, 7]
+    assert block.problems == {2: "not 2 columns"}
+
+
+@pytest.mark.parametrize(
+    "after", [["b\tc"] * 3, ["b\tc"] * 300, ['"b"\t"c"'] * 300, ["b\tc"] * 150 + ['"b"\tc']], ids=len
+)
+def test_a_quote_that_nobody_closes_is_refused_with_its_line(tmp_path, after):
+    with pytest.raises(DataError, match=r"a\.tsv:3: a quote in the row that begins here is not closed"):
+        list(read_pairs(quoted_table(tmp_path, ["a\tb", '"x"\ty', '"lonely\td', *after]), "en", "de", seed=1))
+
+
+def test_a_giant_line_is_cut_where_it_is_seen_to_be_too_long(tmp_path, monkeypatch):
+    monkeypatch.setattr("mt.data.lines.LONGEST_LINE", 1000)
+    write_lines(tmp_path / "a.en", ["x" * 1000, "y" * 5000, "é" * 1001, "fine", "z" * 3000])
+    write_lines(tmp_path / "a.de", list("abcde"))
+    pairs = pairs_of(Input(prefix=str(tmp_path / "a")))
+    assert [len(source) for source, _ in pairs] == [1000, 1001, 1001, 4, 1001]
+    assert [target for _, target in pairs] == list("abcde")
+    refuse_giant(pairs[0][0], "a:1")
+    for line in (pairs[1][0], b"x" * 1001):
+        with pytest.raises(DataError, match="a:2: more than 1,000 characters in one line"):
+            refuse_giant(line, "a:2")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"prefix": "s3://bucket/train"}, "not from s3:// addresses; copy it here first"),
+        ({"pairs": "https://host/pairs.tsv"}, "not from https:// addresses; copy it here first"),
+        ({"src": "gs://a/b.en", "tgt": "b.de"}, "not from gs:// addresses; copy it here first"),
+        ({"dataset": "s3://bucket/wmt14"}, "not from s3:// addresses; copy it here first"),
+        ({"prefix": "https://huggingface.co/datasets/wmt/wmt14"}, r"write \{dataset: wmt/wmt14, split: ...\}"),
+        ({"dataset": "hf://datasets/wmt/wmt14/de-en"}, r"write \{dataset: wmt/wmt14, split: ...\}"),
+        ({"prefix": "wmt14"}, r"\{dataset: wmt/wmt14, config: LANGUAGES, split: train\}"),
+        ({"prefix": "somebody/a-set"}, r"\{dataset: somebody/a-set, split: train\}"),
+    ],
+)
+def test_what_is_no_file_here_has_a_sentence_of_its_own(given, said):
+    with pytest.raises(DataError, match=said):
+        source_files(Input(**given), "en", "de")
+
+
+def test_a_folder_of_parquet_needs_no_readme(wmt_folder, tmp_path):
+    (wmt_folder / "README.md").unlink()
+    assert pairs_of(Input(dataset=str(wmt_folder), config="de-en", split="train")) == PAIRS
+    assert pairs_of(Input(dataset=str(wmt_folder), config="de-en", split="test")) == PAIRS[:2]
+    assert pairs_of(Input(dataset=str(wmt_folder / "de-en"), config="de-en", split="train")) == PAIRS
+    with pytest.raises(DataError, match="valid"):
+        pairs_of(Input(dataset=str(wmt_folder), config="de-en", split="valid"))
+
+
+def test_a_hub_out_of_reach_is_tried_once_also_after_a_local_folder_was_read(wmt_folder):
+    """Its libraries alone would try for 23 s."""
+    code = (
+        "from mt.config import Input; from mt.data.sources import read_pairs\n"
+        f"next(read_pairs(Input(dataset={str(wmt_folder)!r}, config='de-en'), 'en', 'de', 1))\n"
+        "next(read_pairs(Input(dataset='nobody/nothing-there'), 'en', 'de', 1))"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as hub:
+        hub.settimeout(0.1)
+        address = f"http://127.0.0.1:{hub.getsockname()[1]}"
+        environment = os.environ | {"HF_ENDPOINT": address, "HF_HUB_OFFLINE": "0"}
+        command = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, env=environment)
+        tries = 0
+        while command.poll() is None:
+            with suppress(TimeoutError):
+                hub.accept()[0].close()
+                tries += 1
+    last = command.communicate()[1].strip().splitlines()[-1]
     assert "DataError: nobody/nothing-there train: the Hugging Face hub cannot be reached" in last
     assert "local folder" in last
+    assert tries == 1
+
+
+def test_the_demo_grammar_is_a_source_of_files():
+    assert {path.name for path in source_files(Input(demo=20), "en", "de")} >= {"sentences.py", "verbs.py"}
 
 
 # --- The demo grammar, and what sources say of themselves ---------------------------------------------------------
