@@ -116,7 +116,7 @@ def _mapped(path: Path) -> npt.NDArray[Any]:
         array: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise DataError(f"{path} is missing; run mt prepare again") from None
-    except (OSError, ValueError) as error:
+    except Exception as error:  # a damaged header ends in whatever Python's tokenizer raises
         raise DataError(f"{path} is damaged ({error}); run mt prepare again") from None
     return array
 

@@ -69,10 +69,8 @@ class Prepared:
 
         Takes about a second a gigabyte; threads may do it beside training.
         """
-        files: FileEntries = self.manifest["files"]
-        for name in sorted(files, key=lambda name: int(files[name]["bytes"])):
-            _verify_file(self.dir, name, files[name])
-        if fingerprint(self.tokenizer, files) != self.fingerprint:
+        _verify_files(self.dir, self.manifest)
+        if fingerprint(self.tokenizer, self.manifest["files"]) != self.fingerprint:
             raise _damaged(self.dir / MANIFEST)
 
 
@@ -92,16 +90,20 @@ def open_prepared(folder: Path) -> Prepared:
         if not path.is_file() or path.stat().st_size != file["bytes"]:
             raise DataError(f"{path} is missing or cut short; delete {folder} and run mt prepare CONFIG")
     _verify_file(folder, "tokenizer.model", manifest["files"]["tokenizer.model"])
-    return Prepared(
-        dir=folder,
-        tokenizer=Tokenizer((folder / "tokenizer.model").read_bytes()),
-        train=open_corpus(folder / "train"),
-        origins=open_origins(folder / "train"),
-        valid=open_corpus(folder / "valid"),
-        manifest=manifest,
-        fingerprint=manifest["fingerprint"],
-        lock=lock,
-    )
+    try:
+        return Prepared(
+            dir=folder,
+            tokenizer=Tokenizer((folder / "tokenizer.model").read_bytes()),
+            train=open_corpus(folder / "train"),
+            origins=open_origins(folder / "train"),
+            valid=open_corpus(folder / "valid"),
+            manifest=manifest,
+            fingerprint=manifest["fingerprint"],
+            lock=lock,
+        )
+    except DataError:
+        _verify_files(folder, manifest)  # which of two files that do not fit is the damaged one
+        raise
 
 
 def read_manifest(folder: Path) -> Manifest | None:
@@ -155,6 +157,13 @@ def read_text(path: Path) -> list[str]:
     """The lines of text as prepared: UTF-8, a line feed after each line and nowhere else."""
     with open(path, encoding="utf-8", newline="\n") as file:
         return [line.removesuffix("\n") for line in file]
+
+
+def _verify_files(folder: Path, manifest: Manifest) -> None:
+    """Small ones first."""
+    files: FileEntries = manifest["files"]
+    for name in sorted(files, key=lambda name: int(files[name]["bytes"])):
+        _verify_file(folder, name, files[name])
 
 
 def _verify_file(folder: Path, name: str, entry: dict[str, Any]) -> None:

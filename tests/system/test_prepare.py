@@ -547,7 +547,7 @@ def test_a_flipped_bit_anywhere_is_found_and_named(config, quiet):
     assert len(files) == 17
     for path in files:
         whole = path.read_bytes()
-        for _ in range(5):
+        for _ in range(10):
             position = random.randrange(len(whole))
             path.write_bytes(flipped(whole, position, 1 << random.randrange(8)))
             with pytest.raises(DataError) as error:
