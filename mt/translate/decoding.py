@@ -4,11 +4,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from mt.data.tokenizer import BOS, EOS, PAD, UNK
 from mt.model.attention import Memory
+from mt.model.teacher_forcing import make_batch, target_log_probabilities
 from mt.model.transformer import Transformer
 
 NEVER = (PAD, BOS, UNK)  # pieces that no output contains
@@ -60,8 +62,12 @@ def _laid_out(memory: Memory) -> Memory:
 
 def log_probabilities(logits: Sequence[Tensor]) -> Tensor:
     """The logarithm of the mean of the models' probabilities, in float32; pieces no output contains have none."""
-    logps = [_without_never(model_logits.float()).log_softmax(dim=-1) for model_logits in logits]
-    return logps[0] if len(logps) == 1 else torch.stack(logps).logsumexp(dim=0) - math.log(len(logps))
+    return mean_probability([_without_never(model_logits.float()).log_softmax(dim=-1) for model_logits in logits])
+
+
+def mean_probability(logps: Sequence[Tensor]) -> Tensor:
+    """The logarithm of the mean of the models' probabilities."""
+    return logps[0] if len(logps) == 1 else torch.stack(tuple(logps)).logsumexp(dim=0) - math.log(len(logps))
 
 
 def _without_never(logits: Tensor) -> Tensor:
@@ -76,7 +82,6 @@ def pad(sequences: Sequence[Sequence[int]], filler: int = PAD) -> Tensor:
     return torch.tensor([[*ids, *[filler] * (longest - len(ids))] for ids in sequences], dtype=torch.int64)
 
 
-@torch.inference_mode()
 def forced_log_probabilities(
     models: Sequence[Transformer], sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]
 ) -> list[list[float]]:
@@ -84,10 +89,9 @@ def forced_log_probabilities(
 
     Sources and targets in pieces, without EOS.
     """
-    device = models[0].device
-    source_BS = pad([[*source, EOS] for source in sources]).to(device)
-    input_BT = pad([[BOS, *target] for target in targets]).to(device)
-    output_BT = pad([[*target, EOS] for target in targets]).to(device)
-    logp_BTV = log_probabilities([model(source_BS, input_BT) for model in models])
-    logp_BT = logp_BTV.gather(2, output_BT[:, :, None])[:, :, 0].tolist()
-    return [row[: len(target) + 1] for row, target in zip(logp_BT, targets, strict=True)]
+    source_BS, target_BT = (pad([[*ids, EOS] for ids in side]).numpy() for side in (sources, targets))
+    batch = make_batch(source_BS, target_BT, BOS, models[0].device)
+    logps_N = [target_log_probabilities(model, batch, impossible=NEVER) for model in models]
+    logp_N = mean_probability(logps_N).tolist()
+    ends = np.cumsum([len(target) + 1 for target in targets])
+    return [logp_N[end - len(target) - 1 : end] for target, end in zip(targets, ends, strict=True)]

@@ -162,7 +162,7 @@ class Translator:
         source_ids, target_ids = self._encode(sources), self._encode(targets)
         results: list[PieceScores | None] = [None] * len(source_ids)
         lengths = [max(len(source), len(target)) + 1 for source, target in zip(source_ids, target_ids, strict=True)]
-        for rows in decoding_batches(lengths, self.decode.batch_tokens // 4):  # all logits are kept: less at once
+        for rows in decoding_batches(lengths, self.decode.batch_tokens):
             found = forced_log_probabilities(
                 self.models, [source_ids[row] for row in rows], [target_ids[row] for row in rows]
             )

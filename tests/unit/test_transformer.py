@@ -1,6 +1,8 @@
 """Laws of section 3: parity with torch's own Transformer, causality, padding, cached decoding, sizes, positions."""
 
 import math
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -220,6 +222,23 @@ def test_sequences_may_be_longer_than_any_seen_before(model: Transformer) -> Non
         logits_BTV = model(ids_BT, ids_BT)
     torch.testing.assert_close(model.positions.table_TD[:700], positional_encoding(700, 32).double(), rtol=0, atol=0)
     assert logits_BTV.isfinite().all()
+
+
+def test_the_table_of_positions_may_grow_in_several_threads_at_once() -> None:
+    """Short sentences that come while a long one is embedded must not take its positions away."""
+
+    def embed(model: Transformer, end: int, rows: int, delay: float) -> None:
+        time.sleep(delay)
+        with torch.inference_mode():
+            model.embed(torch.full((rows,), 5), torch.full((rows,), end - 1), end)
+
+    config = ModelConfig(d_model=64, heads=1, d_ff=2, encoder_layers=1, decoder_layers=1)
+    with ThreadPoolExecutor(12) as pool:
+        for _ in range(20):
+            model = Transformer(config, VOCABULARY).eval()
+            short = [pool.submit(embed, model, 1900, 1, 0.0007 * count) for count in range(11)]
+            for call in [pool.submit(embed, model, 4000, 50_000, 0), *short]:
+                call.result()
 
 
 def test_output_embedding_and_both_inputs_are_one_matrix(model: Transformer) -> None:
