@@ -32,8 +32,9 @@ from mt.device import choose_device, repeat_exactly, settle
 from mt.distributed import LostContactError, World, joined
 from mt.errors import MtError
 from mt.evaluate.report import write_report
+from mt.model.teacher_forcing import Batch
 from mt.streams import write_out
-from mt.train.batch import Batch, lengths_of, load_batch
+from mt.train.batch import lengths_of, load_batch
 from mt.train.folder import locked, note_session, write_whole
 from mt.train.journal import Journal
 from mt.train.learner import Learner, make_learner

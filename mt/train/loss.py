@@ -8,13 +8,10 @@ import torch
 from torch import Tensor
 
 from mt.config import TrainConfig
+from mt.model.teacher_forcing import Batch, forced_output, row_chunks
 from mt.model.transformer import Transformer
-from mt.train.batch import Batch
 
 Figures = dict[str, Tensor]  # what else is worth a place in metrics.jsonl, summed over target tokens like the loss
-
-# Rows of logits in memory at a time: large enough for full-speed products, small enough to stay near the cache.
-CHUNK_ELEMENTS = {"cpu": 2**23, "cuda": 2**28, "mps": 2**26}
 
 
 @dataclass(frozen=True)
@@ -37,10 +34,8 @@ def translation_loss(
     model: Transformer, batch: Batch, precision: torch.dtype, smoothing: float
 ) -> tuple[Tensor, Figures]:
     """The smoothed cross-entropy of a batch's targets, products in `precision`; no figures beside it."""
-    with torch.autocast(model.device.type, precision, enabled=precision != torch.float32):
-        memory = model.encode(batch.source_BS, batch.source_places_N)
-        x_ND = model.decode(batch.input_BT, memory, batch.target_places_N)
-    return smoothed_loss(x_ND.to(precision), model.output.weight, batch.targets_N, smoothing), {}
+    x_ND = forced_output(model, batch, precision).to(precision)
+    return smoothed_loss(x_ND, model.output.weight, batch.targets_N, smoothing), {}
 
 
 def smoothed_loss(x_ND: Tensor, embedding_VD: Tensor, targets_N: Tensor, smoothing: float) -> Tensor:
@@ -71,10 +66,9 @@ class _SmoothedLoss(torch.autograd.Function):
         exact = torch.promote_types(x_ND.dtype, torch.float32)
         loss = torch.zeros((), dtype=exact, device=x_ND.device)
         gradient_ND, gradient_VD = torch.empty_like(x_ND), torch.zeros_like(embedding_VD)
-        N, V = x_ND.size(0), embedding_VD.size(0)
-        rows = max(1, CHUNK_ELEMENTS[x_ND.device.type] // V)
-        for start in range(0, N, rows):
-            x_CD, targets_C1 = x_ND[start : start + rows], targets_N[start : start + rows, None]
+        V = embedding_VD.size(0)
+        for rows in row_chunks(x_ND, V):
+            x_CD, targets_C1 = x_ND[rows], targets_N[rows, None]
             logits_CV = x_CD @ weight_VD.t()
             highest_C1, gold_C1 = (
                 logits_CV.amax(dim=1, keepdim=True).to(exact),
@@ -86,7 +80,7 @@ class _SmoothedLoss(torch.autograd.Function):
             # d loss / d logits = softmax - target distribution, of which the uniform part comes after the loop.
             minus_gold_C1 = softmax_CV.new_full(targets_C1.shape, smoothing - 1)
             gradient_CV = softmax_CV.scatter_add_(1, targets_C1, minus_gold_C1)
-            gradient_ND[start : start + rows] = gradient_CV @ weight_VD
+            gradient_ND[rows] = gradient_CV @ weight_VD
             gradient_VD += gradient_CV.t() @ x_CD
         # smoothing / V on every piece is smoothing times the mean logit, whose gradients are the same for all.
         mean_D, sum_D = embedding_VD.mean(dim=0).to(exact), x_ND.sum(dim=0, dtype=exact)

@@ -14,7 +14,8 @@ from mt.data.batches import Rows, micro_batches
 from mt.data.corpus import Corpus
 from mt.distributed import World
 from mt.errors import MtError
-from mt.train.batch import Batch, load_batch
+from mt.model.teacher_forcing import Batch
+from mt.train.batch import load_batch
 from mt.train.learner import Learner
 from mt.train.optim import set_rate
 from mt.train.stop import Interrupted
@@ -130,7 +131,7 @@ def accumulate(
         try:
             return _accumulate_all(learner, smaller, update, stopping)
         except RuntimeError as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
         # Outside the handler, which would keep the failed pass's tensors alive.
         if all(len(rows) == 1 for _, rows in smaller.passes):
@@ -159,7 +160,7 @@ def _accumulate_all(
     return total
 
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
+def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether an error of torch says that memory ran out, on a GPU or on the CPU."""
     words = ("not enough memory", "can't allocate memory", "bad_alloc")  # of the CPU's allocators
     return isinstance(error, torch.OutOfMemoryError) or any(word in str(error) for word in words)

@@ -5,16 +5,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
-from torch.nn import functional as F
 
 from mt.config import Config
-from mt.data.batches import plan_batches
+from mt.data.batches import Rows, plan_batches
 from mt.data.corpus import Corpus
 from mt.data.tokenizer import Tokenizer
+from mt.device import choose_precision
 from mt.evaluate.bleu import bleu
+from mt.model.teacher_forcing import target_log_probabilities
 from mt.model.transformer import Transformer
-from mt.train.batch import Batch, lengths_of, load_batch
+from mt.train.batch import lengths_of, load_batch
+from mt.train.update import OutOfMemoryError, is_out_of_memory
 from mt.translate.translator import Translator
 
 SAMPLES = 4  # sentences shown at each validation, always the same
@@ -68,23 +71,43 @@ def validate(
         {"source": source, "reference": reference, "translation": translation}
         for source, reference, translation in zip(sources[:SAMPLES], references, translations, strict=False)
     ]
-    loss = mean_loss(model, corpus, config.batch.micro_tokens, check)
+    precision = choose_precision(config.train.precision, model.device)
+    loss = mean_loss(model, corpus, config.batch.micro_tokens, precision, check)
     return Validation(loss, bleu(translations, references, lang=config.data.tgt).value, samples)
 
 
-@torch.inference_mode()
 def mean_loss(
-    model: Transformer, corpus: Corpus, max_tokens: int, check: Callable[[int], None] = lambda count: None
+    model: Transformer,
+    corpus: Corpus,
+    max_tokens: int,
+    precision: torch.dtype = torch.float32,
+    check: Callable[[int], None] = lambda count: None,
 ) -> float:
-    """Cross-entropy per target token of a corpus, in nats, without smoothing or dropout."""
+    """Cross-entropy per target token of a corpus, in nats, without smoothing or dropout.
+
+    precision: of matrix products.
+    check: called after each batch with its number of pairs.
+    Raises OutOfMemoryError when a single pair does not fit.
+    """
     lengths_N2 = lengths_of(corpus)
     was_training, total = model.training, 0.0
     model.eval()
     for rows in plan_batches(lengths_N2, max(max_tokens, int(lengths_N2.max())), seed=0, epoch=0):
-        batch: Batch = load_batch(corpus, rows, model.device)
-        memory = model.encode(batch.source_BS, batch.source_places_N)
-        logits_NV = model.output(model.decode(batch.input_BT, memory, batch.target_places_N))
-        total += float(F.cross_entropy(logits_NV, batch.targets_N, reduction="sum"))
+        total += _summed_loss(model, corpus, rows, precision)
         check(len(rows))
     model.train(was_training)
     return total / int(lengths_N2[:, 1].sum())
+
+
+def _summed_loss(model: Transformer, corpus: Corpus, rows: Rows, precision: torch.dtype) -> float:
+    """The loss of some pairs together, in halves where memory does not suffice."""
+    try:
+        logp_N = target_log_probabilities(model, load_batch(corpus, rows, model.device), precision)
+        return -float(logp_N.sum(dtype=torch.float64))
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+    # Outside the handler, which would keep the failed pass's tensors alive.
+    if len(rows) == 1:
+        raise OutOfMemoryError("out of memory with a single pair of sentences: choose a smaller model")
+    return sum(_summed_loss(model, corpus, half, precision) for half in np.array_split(rows, 2))

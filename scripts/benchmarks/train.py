@@ -27,7 +27,8 @@ from mt.data.corpus import Corpus, Sentences
 from mt.device import settle
 from mt.model.layout import PAD
 from mt.model.positions import positional_encoding
-from mt.train.batch import Batch, lengths_of, load_batch
+from mt.model.teacher_forcing import Batch
+from mt.train.batch import lengths_of, load_batch
 from mt.train.learner import make_learner
 from mt.train.update import cut_batch, take_update
 

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-import mt.train.loss
+import mt.model.teacher_forcing
 from mt.config import Config, ModelConfig
 from mt.data.batches import Rows
 from mt.data.corpus import Corpus, Sentences
@@ -41,7 +41,7 @@ VOCABULARY = 320
 
 @pytest.fixture(autouse=True)
 def _the_loss_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(mt.train.loss.CHUNK_ELEMENTS, "cpu", 100 * VOCABULARY)
+    monkeypatch.setitem(mt.model.teacher_forcing.CHUNK_ELEMENTS, "cpu", 100 * VOCABULARY)
 
 
 def new_learner(dropout: float, precision: str, clip_norm: float = 0.0) -> Learner:

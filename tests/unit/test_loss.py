@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-import mt.train.loss
+import mt.model.teacher_forcing
 from mt.train.loss import smoothed_loss
 
 N, D, V = 37, 12, 53
@@ -14,7 +14,7 @@ N, D, V = 37, 12, 53
 @pytest.fixture
 def given(monkeypatch: pytest.MonkeyPatch) -> tuple[Tensor, Tensor, Tensor]:
     """Output rows, embedding and targets, cut into several chunks with a smaller one at the end."""
-    monkeypatch.setitem(mt.train.loss.CHUNK_ELEMENTS, "cpu", 5 * V)
+    monkeypatch.setitem(mt.model.teacher_forcing.CHUNK_ELEMENTS, "cpu", 5 * V)
     generator = torch.Generator().manual_seed(0)
     x_ND = torch.randn(N, D, dtype=torch.float64, generator=generator, requires_grad=True)
     embedding_VD = torch.randn(V, D, dtype=torch.float64, generator=generator, requires_grad=True)
