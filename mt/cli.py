@@ -91,7 +91,7 @@ def prepare(
     else:
         from mt.data.prepare import prepare as prepare_data
 
-        prepare_data(settings, console)
+        prepare_data(settings, console).verify()
 
 
 @command

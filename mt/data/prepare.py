@@ -290,6 +290,7 @@ def _refuse_too_long(prepared: Prepared, config: Config) -> None:
         longest_N = np.maximum(corpus.source.lengths, corpus.target.lengths)
         row = int(longest_N.argmax())
         if longest_N[row] > config.batch.tokens:
+            prepared.verify()  # damaged offsets would name a pair that is not long
             pair = prepared.origin([row])[0] if split == "training" else f"validation pair {row + 1}"
             raise DataError(
                 f"{pair} has {longest_N[row]:,} pieces on one side, but a batch holds "

@@ -561,6 +561,26 @@ def flipped(data: bytes, position: int, mask: int) -> bytes:
     return data[:position] + bytes([data[position] ^ mask]) + data[position + 1 :]
 
 
+def test_damaged_offsets_are_named_and_not_taken_for_long_sentences(config, quiet):
+    prepare(config, quiet)
+    path = config.data.dir / "train" / "target.offsets.npy"
+    data = path.read_bytes()
+    path.write_bytes(flipped(data, len(data) // 2 & ~7 | 3, 1))  # 2**24 more in one of them
+    with pytest.raises(DataError, match=r"target\.offsets\.npy is damaged"):
+        prepare(config, quiet)
+
+
+def test_preparing_what_is_prepared_says_that_it_is_damaged(config, quiet):
+    prepare(config, quiet)
+    path = config.data.dir / "train" / "source.ids.npy"
+    path.write_bytes(flipped(path.read_bytes(), 200, 1))
+    settings = config.data.dir.with_suffix(".yaml")
+    settings.write_text(dump_config(config), "utf-8")
+    done = run([sys.executable, "-m", "mt", "prepare", str(settings)])
+    assert done.returncode == 2
+    assert f"{path} is damaged" in done.stderr
+
+
 def test_damaged_text_is_found_when_it_is_read(config, quiet):
     prepare(config, quiet)
     path = config.data.dir / "test" / "target.txt"
