@@ -1,6 +1,5 @@
 """`mt prepare --inspect`: what a careful person looks at before a long run, as text, JSON and a page of histograms."""
 
-import html
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -15,6 +14,7 @@ from mt.data.prepare import prepare
 from mt.data.prepared import Prepared
 from mt.data.tokenizer import UNK, Tokenizer
 from mt.files import write_whole
+from mt.pages.data_page import data_page
 
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99, 100)
 PAIRS = 10  # to read
@@ -75,7 +75,7 @@ def inspect(config: Config, console: Console) -> Inspection:
     prepared = prepare(config, console)
     inspection = _measure(prepared, config)
     page = prepared.dir / PAGE
-    write_whole(page, render_page(inspection))
+    write_whole(page, data_page(asdict(inspection)))
     console.say(f"length histograms: {page}")
     return inspection
 
@@ -200,61 +200,3 @@ def _pairs_to_read(inspection: Inspection) -> Iterator[str]:
         yield f"    {example.target}"
         yield f"    {' '.join(example.source_pieces)}"
         yield f"    {' '.join(example.target_pieces)}"
-
-
-# --- For people: a page ------------------------------------------------------------------------------------------
-
-_WIDTH, _HEIGHT, _BARS = 720, 200, 120
-
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 760px; margin: 2em auto; padding: 0 1em; color: #222; }
-pre { background: #f6f6f4; padding: 1em; overflow-x: auto; white-space: pre-wrap; }
-svg { width: 100%; height: auto; } rect { fill: #4a7ab5; } text { font-size: 12px; fill: #555; }
-line { stroke: #c0563f; stroke-dasharray: 4 3; }
-"""
-
-
-def render_page(inspection: Inspection) -> str:
-    """One self-contained HTML page: the numbers, a histogram of lengths for each side, and the pairs to read."""
-    title = html.escape(f"{inspection.dir}: {inspection.source.language} to {inspection.target.language}")
-    return "\n".join(
-        [
-            f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>',
-            f"<style>{_STYLE}</style></head><body>\n<h1>{title}</h1>",
-            _preformatted([*list(_summary(inspection))[1:], "", *_table(inspection)]),
-            *(f"{_heading(side)}\n{_histogram(side)}" for side in (inspection.source, inspection.target)),
-            f"<h2>{len(inspection.examples)} training pairs drawn at random</h2>",
-            _preformatted(_pairs_to_read(inspection)),
-            "</body></html>\n",
-        ]
-    )
-
-
-def _preformatted(lines: Iterator[str] | list[str]) -> str:
-    return f"<pre>{html.escape(chr(10).join(lines))}</pre>"
-
-
-def _heading(side: Side) -> str:
-    return f"<h2>{html.escape(side.language)}: training sentences by length in pieces</h2>"
-
-
-def _histogram(side: Side) -> str:
-    """Bars of equal width, and dashed lines at the median and the 99th percentile."""
-    width = -(-len(side.histogram) // _BARS)  # lengths in a bar
-    bars = [sum(side.histogram[start : start + width]) for start in range(0, len(side.histogram), width)]
-    step, highest = _WIDTH / len(bars), max(bars)
-    parts = [f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT + 40}" role="img">']
-    for index, count in enumerate(bars):
-        height = _HEIGHT * count / highest
-        label = f"length {index * width} to {(index + 1) * width - 1}: {count:,} sentences"
-        parts.append(
-            f'<rect x="{index * step:.1f}" y="{20 + _HEIGHT - height:.1f}" width="{0.9 * step:.1f}" '
-            f'height="{height:.1f}"><title>{label}</title></rect>'
-        )
-    for percent in (50, 99):
-        x = (side.percentiles[percent] + 0.5) / width * step
-        parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="16" y2="{20 + _HEIGHT}"/>')
-        parts.append(f'<text x="{x + 3:.1f}" y="12">{percent}%: {side.percentiles[percent]}</text>')
-    parts.append(f'<text x="0" y="{_HEIGHT + 36}">0</text>')
-    parts.append(f'<text x="{_WIDTH}" y="{_HEIGHT + 36}" text-anchor="end">{len(side.histogram) - 1}</text></svg>')
-    return "".join(parts)

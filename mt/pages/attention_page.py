@@ -1,12 +1,11 @@
 """The page that draws attention weights: a heat map and lines, for each sentence, layer and head."""
 
 import json
-import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-from mt.pages.frame import page
+from mt.pages.frame import page, readable_pieces
 
-_BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 _PIECES = ("source_pieces", "target_pieces", "input_pieces")
 _BODY = """<header><h1>Attention</h1></header>
 <form autocomplete="off">
@@ -26,7 +25,7 @@ _BODY = """<header><h1>Attention</h1></header>
 </main>"""
 
 
-def attention_page(records: Sequence[Mapping[str, object]], layer: int = -1) -> str:
+def attention_page(records: Sequence[Mapping[str, Any]], layer: int = -1) -> str:
     """A whole HTML document that draws weights by layer, head and row, opened on decoder layer `layer`.
 
     A record is what the JSON of `mt translate --attention` holds for a sentence. Layers count from 0, or back from -1.
@@ -38,33 +37,3 @@ def attention_page(records: Sequence[Mapping[str, object]], layer: int = -1) -> 
     data = json.dumps({"layer": layer, "pairs": shown}, ensure_ascii=False).replace("<", "\\u003c")
     weights = f'<script type="application/json" id="weights">{data}</script>'
     return page("Attention", [_BODY, weights], ["attention_page.css"], ["attention_page.js"])
-
-
-def readable_pieces(pieces: object) -> list[str]:
-    """Pieces as people read them: without the word marks, and bytes as the character they spell.
-
-    Each of a character's bytes stands for it, numbered: ש₁ ש₂. Bytes that spell nothing stay as they are.
-    """
-    assert isinstance(pieces, Sequence)
-    texts = [str(piece) for piece in pieces]
-    bytes_of = [match and int(match[1], 16) for match in map(_BYTE.fullmatch, texts)]
-    found: list[str] = []
-    while len(found) < len(texts):
-        start = len(found)
-        found += _spelt(bytes_of[start : start + 4]) or [texts[start].replace("\u2581", " ").strip() or "\u2423"]
-    return found
-
-
-def _spelt(bytes_of: Sequence[int | None]) -> list[str]:
-    """Names for the bytes at the start that spell one character; none when they do not."""
-    for length in range(1, len(bytes_of) + 1):
-        spelling = [byte for byte in bytes_of[:length] if byte is not None]
-        if len(spelling) < length:
-            return []
-        try:
-            character = bytes(spelling).decode()
-        except UnicodeDecodeError:
-            continue
-        name = character if character.isprintable() else f"U+{ord(character):04X}"
-        return [name] if length == 1 else [f"{name}{chr(0x2081 + index)}" for index in range(length)]
-    return []

@@ -2,9 +2,12 @@
 
 import base64
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from html import escape
 from importlib.resources import files
+
+_BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 
 
 def page(title: str, body: Sequence[str], styles: Sequence[str] = (), scripts: Sequence[str] = ()) -> str:
@@ -98,3 +101,31 @@ def rounded(count: float) -> str:
         if count >= size:
             return f"{count / size:.1f} {word}"
     return f"{count:,.0f}"
+
+
+def readable_pieces(pieces: Sequence[str]) -> list[str]:
+    """Pieces as people read them: without the word marks, and bytes as the character they spell.
+
+    Each of a character's bytes stands for it, numbered: ש₁ ש₂. Bytes that spell nothing stay as they are.
+    """
+    bytes_of = [match and int(match[1], 16) for match in map(_BYTE.fullmatch, pieces)]
+    found: list[str] = []
+    while len(found) < len(pieces):
+        start = len(found)
+        found += _spelt(bytes_of[start : start + 4]) or [pieces[start].replace("\u2581", " ").strip() or "\u2423"]
+    return found
+
+
+def _spelt(bytes_of: Sequence[int | None]) -> list[str]:
+    """Names for the bytes at the start that spell one character; none when they do not."""
+    for length in range(1, len(bytes_of) + 1):
+        spelling = [byte for byte in bytes_of[:length] if byte is not None]
+        if len(spelling) < length:
+            return []
+        try:
+            character = bytes(spelling).decode()
+        except UnicodeDecodeError:
+            continue
+        name = character if character.isprintable() else f"U+{ord(character):04X}"
+        return [name] if length == 1 else [f"{name}{chr(0x2081 + index)}" for index in range(length)]
+    return []

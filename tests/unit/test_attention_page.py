@@ -17,7 +17,8 @@ from mt.console import Console
 from mt.data.tokenizer import BOS, EOS
 from mt.errors import UsageError
 from mt.model.attention import join_heads, split_heads
-from mt.pages.attention_page import attention_page, readable_pieces
+from mt.pages.attention_page import attention_page
+from mt.pages.frame import readable_pieces
 from mt.translate.attention import Attention, alignments, attention_of, write_attention
 from mt.translate.job import Job, run_job
 from mt.translate.translator import Translator

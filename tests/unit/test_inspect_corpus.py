@@ -3,16 +3,18 @@
 import json
 import re
 from dataclasses import asdict, replace
+from html import escape
 from pathlib import Path
-from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from browser import assert_readable, in_browser
 
 from mt.config import Config, DataConfig
-from mt.data.inspect_corpus import PAGE, PAIRS, Example, inspect, render_page, render_text
+from mt.data.inspect_corpus import PAGE, PAIRS, Example, inspect, render_text
 from mt.data.prepared import open_prepared
 from mt.data.tokenizer import UNK
+from mt.pages.data_page import data_page
 
 
 @pytest.fixture
@@ -79,21 +81,33 @@ def test_it_can_be_read_as_text_and_as_json(config, quiet):
     assert json.loads(json.dumps(asdict(inspection)))["rows"] == 101
 
 
-def test_the_page_stands_alone_and_shows_text_as_text(config, quiet):
+def test_the_page_stands_alone_and_shows_what_json_holds(config, quiet):
     inspection = inspect(config, quiet)
     page = (config.data.dir / PAGE).read_text("utf-8")
-    assert page == render_page(inspection)
-    assert "http" not in page
-    assert "<script" not in page
-    tree = ElementTree.fromstring(page.replace("<!doctype html>", "").replace('<meta charset="utf-8">', ""))
-    assert len(tree.findall(".//svg")) == 2
-    bars = [int(re.search(r": ([\d,]+) sentences", title.text)[1]) for title in tree.findall(".//rect/title")]
-    assert sum(bars) == 2 * inspection.rows
+    assert page == data_page(asdict(inspection))
+    assert "://" not in page
+    assert "default-src 'none'" in page
+    assert f"median {inspection.source.percentiles[50]:,}, longest {inspection.source.percentiles[100]:,}" in page
+    assert f"<dd>{inspection.rows:,}</dd>" in page
+    assert f'<td>words</td><td class="number">{inspection.source.words:,}</td>' in page
+    assert all(escape(example.source) in page for example in inspection.examples)
 
 
 def test_text_is_escaped_in_the_page(config, quiet):
-    strange = Example("a<b:1", "<b>bold</b> & co", "<i>", ["<b>"], ["&amp;"])
-    page = render_page(replace(inspect(config, quiet), dir="<data>", examples=[strange]))
-    assert not re.search(r"<b>|<i>|<data>| & ", page)
+    strange = Example("a<b:1", "<b>bold</b> & co", "<i>x</i>", ["<b>"], ["&amp;"])
+    page = data_page(asdict(replace(inspect(config, quiet), dir="<data>", examples=[strange])))
+    assert not re.search(r"<b>|<i>x|<data>| & ", page.split("</style>")[1].split("<script>")[0])
     assert "&lt;b&gt;bold&lt;/b&gt; &amp; co" in page
     assert "&amp;amp;" in page
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_browser_lays_it_out_without_overflow(config, quiet, tmp_path, width, dark):
+    hebrew = ["\u2581", "<0xD7>", "<0xA9>", "לום", "\u2581<script>"]
+    strange = Example("a/very/long/path" * 9, "שלום <script>", "w" * 300, hebrew, ["\u2581" + "w" * 150, "w" * 150])
+    page = data_page(asdict(replace(inspect(config, quiet), dir="d/" * 90, examples=[strange])))
+    assert_readable(page, tmp_path, width, dark)
+    script = "return [...page.querySelectorAll('article dd')].map(line => view.getComputedStyle(line).direction)"
+    assert in_browser(page, script, tmp_path, width, dark) == ["rtl", "rtl", "ltr", "ltr"]
