@@ -19,15 +19,15 @@ from mt.config import Config
 from mt.console import Console
 from mt.data.batches import Rows, plan_batches
 from mt.data.corpus import Corpus
+from mt.data.feed import cut_batch
 from mt.data.prepare import prepare
 from mt.data.prepared import Prepared
 from mt.device import choose_device
 from mt.errors import MtError
-from mt.train.batch import lengths_of
 from mt.train.learner import Learner, make_learner
 from mt.train.progress import Progress
 from mt.train.resume import start_or_resume
-from mt.train.update import cut_batch, take_update
+from mt.train.update import take_update
 
 
 def with_settings(config: Config, **sections: dict[str, Any]) -> Config:
@@ -77,7 +77,7 @@ def started(config: Config, init_from: Path | None = None) -> tuple[Learner, Pro
 
 def first_batches(corpus: Corpus, config: Config, epoch: int = 0) -> list[Rows]:
     """The batches of an epoch, in their order."""
-    return plan_batches(lengths_of(corpus), config.batch.tokens, config.seed, epoch)
+    return plan_batches(corpus.lengths(), config.batch.tokens, config.seed, epoch)
 
 
 def losses_of_updates(learner: Learner, corpus: Corpus, batches: list[Rows], done: int = 0) -> list[float]:

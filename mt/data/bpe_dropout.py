@@ -61,17 +61,17 @@ class BpeDropout:
         self._kept: dict[bytes, Kept] = {}
         self._count = 0
 
-    def take(self, corpus: Corpus, rows: Rows, epoch: int) -> Corpus:
+    def take(self, corpus: Corpus, epoch: int, rows: Rows) -> Corpus:
         """The pairs of `rows`, in that order, segmented anew."""
-        return Corpus(self._take(corpus.source, rows, epoch, side=1), self._take(corpus.target, rows, epoch, side=2))
+        return Corpus(self._take(corpus.source, epoch, 1, rows), self._take(corpus.target, epoch, 2, rows))
 
-    def _take(self, sentences: Sentences, rows: Rows, epoch: int, side: int) -> Sentences:
+    def _take(self, sentences: Sentences, epoch: int, side: int, rows: Rows) -> Sentences:
         plain = sentences.take(rows)
         if not len(plain):
             return plain
         starts_W = self._word_starts(plain.ids)
         ends_W = np.append(starts_W[1:], len(plain.ids))
-        numbers_W = self._numbers(sentences, rows, epoch, side)[starts_W]
+        numbers_W = self._numbers(sentences, epoch, side, rows)[starts_W]
         merges_W = np.add.reduceat(self._merges_V[plain.ids], starts_W)
         plain_from_W = self._plain_from[np.minimum(merges_W, len(self._plain_from) - 1)]
         changed = np.flatnonzero(numbers_W < plain_from_W)
@@ -97,7 +97,7 @@ class BpeDropout:
         begins_N[1:] |= self._alone_V[ids_N[:-1]]
         return np.flatnonzero(begins_N)
 
-    def _numbers(self, sentences: Sentences, rows: Rows, epoch: int, side: int) -> npt.NDArray[np.float64]:
+    def _numbers(self, sentences: Sentences, epoch: int, side: int, rows: Rows) -> npt.NDArray[np.float64]:
         """A random number for each id of the sentences of `rows`.
 
         Seed, epoch and side have a stream of their own, in which each id of the corpus has its place.

@@ -55,13 +55,12 @@ class Sentences:
         shift = np.repeat(self.offsets[rows] - offsets[:-1], lengths_B)
         return Sentences(self.ids[np.arange(offsets[-1]) + shift], offsets)
 
-    def gather(self, rows: Integers) -> Integers:
-        """The sentences of `rows` as [B, longest], padded with PAD."""
-        lengths_B = self.lengths[rows]
-        positions_L = np.arange(lengths_B.max(initial=0))
-        wanted_BL = self.offsets[rows][:, None] + positions_L
-        ids_BL = np.take(self.ids, wanted_BL, mode="clip").astype(np.int64)
-        ids_BL[positions_L >= lengths_B[:, None]] = PAD
+    def padded(self) -> Integers:
+        """All sentences, padded with PAD: [B, longest]."""
+        positions_L = np.arange(self.lengths.max(initial=0))
+        is_piece_BL = positions_L < self.lengths[:, None]
+        ids_BL = np.full(is_piece_BL.shape, PAD, dtype=np.int64)
+        ids_BL[is_piece_BL] = self.ids
         return ids_BL
 
 
@@ -85,9 +84,9 @@ class Corpus:
         """The pairs of `rows`, in that order."""
         return Corpus(self.source.take(rows), self.target.take(rows))
 
-    def gather(self, rows: Integers) -> tuple[Integers, Integers]:
-        """The pairs of `rows` as [B, S] and [B, T], each sentence with its EOS, padded with PAD."""
-        return self.source.gather(rows), self.target.gather(rows)
+    def padded(self) -> tuple[Integers, Integers]:
+        """All pairs, padded with PAD: [B, S] and [B, T]."""
+        return self.source.padded(), self.target.padded()
 
 
 def open_corpus(folder: Path) -> Corpus:

@@ -1,7 +1,7 @@
 """What each update trains on: its pairs, cut into micro-batches and made ready in a thread while others are trained."""
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,7 +25,7 @@ class MicroBatches:
 
     rows: Rows  # of the whole update, over all processes
     passes: Sequence[tuple[int, Corpus]]  # each with the number that its dropout seed is made of
-    tokens: int  # target tokens of the whole update, without BPE-dropout
+    tokens: int  # target tokens of the whole update without BPE-dropout, as only their number is known to all processes
     padding: float  # share of its positions
 
     def halved(self, times: int) -> Self:
@@ -68,18 +68,24 @@ def cut_batch(
     )
 
 
+def pairs_by_epoch(corpus: Corpus, tokenizer: Tokenizer, config: Config) -> Callable[[int, Rows], Corpus]:
+    """A function of an epoch and some rows: their pairs as they are trained then, with BPE-dropout where it is on."""
+    if config.train.bpe_dropout:
+        return partial(BpeDropout(tokenizer, config.train.bpe_dropout, config.seed).take, corpus)
+    return lambda epoch, rows: corpus.take(rows)
+
+
 def updates_from(
     cursor: Cursor, corpus: Corpus, tokenizer: Tokenizer, config: Config, rank: int = 0, processes: int = 1
 ) -> Iterator[tuple[MicroBatches, Cursor]]:
     """Endless updates from `cursor` on, as process `rank` trains them, each with the cursor of the one that follows."""
-    dropout = BpeDropout(tokenizer, config.train.bpe_dropout, config.seed) if config.train.bpe_dropout else None
+    take = pairs_by_epoch(corpus, tokenizer, config)
     for rows, following in batches_from(corpus.lengths(), config.batch.tokens, config.seed, cursor):
-        take = partial(dropout.take, corpus, epoch=cursor.epoch) if dropout else corpus.take
-        yield cut_batch(corpus, rows, config.batch, rank, processes, take), following
+        yield cut_batch(corpus, rows, config.batch, rank, processes, partial(take, cursor.epoch)), following
         cursor = following
 
 
-def prefetched(items: Iterator[T], ahead: int = 2) -> Iterator[T]:
+def prefetched(items: Iterator[T], ahead: int = 2) -> Generator[T]:
     """The same items, up to `ahead` of them made in a thread before they are asked for.
 
     An error in making an item is raised where that item would have come. Closing the iterator ends the thread.

@@ -5,10 +5,8 @@ import time
 from collections.abc import Callable
 from contextlib import closing, nullcontext
 from enum import IntEnum
-from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from mt.checkpoint import (
@@ -23,18 +21,14 @@ from mt.checkpoint import (
 )
 from mt.config import Config, dump_config
 from mt.console import Console
-from mt.data.batches import Rows, batches_from
-from mt.data.bpe_dropout import BpeDropout
-from mt.data.corpus import Corpus
+from mt.data.feed import prefetched, updates_from
 from mt.data.prepare import prepare
 from mt.data.prepared import Prepared
 from mt.device import choose_device, repeat_exactly, settle
 from mt.distributed import LostContactError, World, joined
 from mt.errors import MtError
 from mt.evaluate.report import write_report
-from mt.model.teacher_forcing import Batch
 from mt.streams import write_out
-from mt.train.batch import lengths_of, load_batch
 from mt.train.folder import locked, note_session, write_whole
 from mt.train.journal import Journal
 from mt.train.learner import Learner, make_learner
@@ -44,7 +38,7 @@ from mt.train.rehearsal import rehearse
 from mt.train.resume import start_or_resume
 from mt.train.saving import CheckpointWriter
 from mt.train.stop import Interrupted, StopRequest
-from mt.train.update import OutOfMemoryError, cut_batch, take_update
+from mt.train.update import OutOfMemoryError, take_update
 from mt.train.validation import Validation, validate
 
 
@@ -151,9 +145,8 @@ def take_updates(
 ) -> Progress:
     """The loop itself: update, report, validate and save, until a limit is reached or a stop asked for."""
     config, settings = learner.config, learner.config.train
-    batches = batches_from(lengths_of(prepared.train), config.batch.tokens, config.seed, progress.cursor)
-    rate = settings.bpe_dropout
-    bpe_dropout = BpeDropout(prepared.tokenizer, rate, config.seed) if rate else None
+    updates = updates_from(progress.cursor, prepared.train, prepared.tokenizer, config, world.rank, world.size)
+    batches = prefetched(updates)
     clock = time.perf_counter()
     try:
         while True:
@@ -175,12 +168,8 @@ def take_updates(
                 raise Interrupted(f"stopped at update {progress.update:,}; the same command goes on from there")
             if verdict == Verdict.FINISHED:
                 return progress
-            rows, next_cursor = next(batches)
+            micro_batches, next_cursor = next(batches)
             update, epoch, halvings = progress.update + 1, progress.cursor.epoch, learner.halvings
-            load = partial(load_batch, prepared.train)
-            if bpe_dropout is not None:
-                load = partial(_load_with_bpe_dropout, bpe_dropout, prepared.train, epoch)
-            micro_batches = cut_batch(prepared.train, rows, config.batch, world.size, load)
             try:
                 record = take_update(learner, micro_batches, update, world, lambda: stop.requested)
             except Interrupted:
@@ -189,17 +178,12 @@ def take_updates(
                 _warn_of_memory(learner, world, journal.console)
             seconds, clock = time.perf_counter() - clock, time.perf_counter()
             progress = progress.after_update(next_cursor, seconds)
-            journal.add({"update": update, "epoch": epoch, **record, "seconds": seconds}, rows)
+            journal.add({"update": update, "epoch": epoch, **record, "seconds": seconds}, micro_batches.rows)
     except LostContactError as error:
         journal.write()
         raise _saved_alone(learner, progress, writer, world, error) from None
-
-
-def _load_with_bpe_dropout(
-    bpe_dropout: BpeDropout, corpus: Corpus, epoch: int, rows: Rows, device: torch.device
-) -> Batch:
-    """The update still counts the plain pieces, which all processes know: its loss reads a little high."""
-    return load_batch(bpe_dropout.take(corpus, rows, epoch), np.arange(len(rows)), device)
+    finally:
+        batches.close()
 
 
 def _verdict(progress: Progress, learner: Learner, stop: StopRequest) -> Verdict:

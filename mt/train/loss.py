@@ -8,10 +8,17 @@ import torch
 from torch import Tensor
 
 from mt.config import TrainConfig
-from mt.model.teacher_forcing import Batch, forced_output, row_chunks
+from mt.data.corpus import Corpus
+from mt.data.tokenizer import BOS
+from mt.model.teacher_forcing import Batch, forced_output, make_batch, row_chunks
 from mt.model.transformer import Transformer
 
 Figures = dict[str, Tensor]  # what else is worth a place in metrics.jsonl, summed over target tokens like the loss
+
+
+def load_batch(pairs: Corpus, device: torch.device) -> Batch:
+    """The pairs, padded, on `device`."""
+    return make_batch(*pairs.padded(), BOS, device)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import shutil
 import sys
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,15 +15,15 @@ from mt.checkpoint import list_checkpoints, load_checkpoint
 from mt.config import Config
 from mt.console import Console, duration
 from mt.data.batches import Lengths, Rows, plan_batches
+from mt.data.feed import MicroBatches, cut_batch, pairs_by_epoch
 from mt.data.prepared import Prepared
 from mt.distributed import World
 from mt.errors import MtError
-from mt.train.batch import lengths_of
 from mt.train.folder import writing
 from mt.train.learner import Learner
 from mt.train.progress import Progress
 from mt.train.saving import CheckpointWriter
-from mt.train.update import MicroBatches, accumulate, cut_batch, sum_over_world
+from mt.train.update import accumulate, sum_over_world
 from mt.train.validation import validate
 
 SENTENCES = 2  # translated in the rehearsal: the longest of the validation set
@@ -78,9 +79,9 @@ def rehearse(
     Leaves weights, optimiser and random states as they are. All processes rehearse together.
     Raises RehearsalError when the disk is too small, OutOfMemoryError, WriteError.
     """
-    config, lengths_N2 = learner.config, lengths_of(prepared.train)
+    config, lengths_N2 = learner.config, prepared.train.lengths()
     plan = plan_batches(lengths_N2, config.batch.tokens, config.seed, progress.cursor.epoch)
-    heaviest = _heaviest(learner, prepared, plan, world)
+    heaviest = _heaviest(config, progress, prepared, plan, world)
     seconds_a_token = _rehearse_update(learner, heaviest, world)
     one, checkpoint_seconds, disk, free = _checkpoint_bytes(learner, prepared), 0.0, 0, 0
     if world.is_main:
@@ -104,10 +105,10 @@ def rehearse(
         disk=disk,
         free=free,
     )
-    ((_, rows),) = heaviest.passes
-    longest_2 = lengths_N2[rows].max(axis=0)
+    ((_, pairs),) = heaviest.passes
+    longest_2 = pairs.lengths().max(axis=0)
     console.say(
-        f"rehearsed: {len(rows):,} pairs of {longest_2[0]} + {longest_2[1]} pieces, a validation, a checkpoint "
+        f"rehearsed: {len(pairs):,} pairs of {longest_2[0]} + {longest_2[1]} pieces, a validation, a checkpoint "
         f"({size(result.checkpoint)}; {size(free)} free); {size(memory)} of memory"
     )
     return result
@@ -123,17 +124,19 @@ def _updates(config: Config, progress: Progress, updates_an_epoch: int) -> int:
 # --- An update ---------------------------------------------------------------------------------------------------
 
 
-def _heaviest(learner: Learner, prepared: Prepared, plan: list[Rows], world: World) -> MicroBatches:
-    """The pass with most positions, padding counted, as an update of its own."""
-    lengths_N2 = lengths_of(prepared.train)
-    heaviest = max(plan, key=lambda rows: _positions(rows, lengths_N2))
-    batches = cut_batch(prepared.train, heaviest, learner.config.batch, world.size)
-    index, rows = max(batches.passes, key=lambda each: _positions(each[1], lengths_N2))
-    return replace(batches, passes=[(index, rows)], tokens=int(lengths_N2[rows, 1].sum()))
+def _heaviest(config: Config, progress: Progress, prepared: Prepared, plan: list[Rows], world: World) -> MicroBatches:
+    """The pass with most positions of all processes, padding counted, as an update of its own."""
+    lengths_N2 = prepared.train.lengths()
+    rows = max(plan, key=lambda rows: _positions(lengths_N2[rows]))
+    take = partial(pairs_by_epoch(prepared.train, prepared.tokenizer, config), progress.cursor.epoch)
+    shares = [cut_batch(prepared.train, rows, config.batch, rank, world.size, take) for rank in range(world.size)]
+    passes = [each for batches in shares for each in batches.passes]
+    index, pairs = max(passes, key=lambda each: _positions(each[1].lengths()))
+    return replace(shares[0], passes=[(index, pairs)], tokens=int(pairs.target.lengths.sum()))
 
 
-def _positions(rows: Rows, lengths_N2: Lengths) -> int:
-    return len(rows) * int(lengths_N2[rows].max(axis=0).sum())
+def _positions(lengths_N2: Lengths) -> int:
+    return len(lengths_N2) * int(lengths_N2.max(axis=0).sum())
 
 
 def _rehearse_update(learner: Learner, batches: MicroBatches, world: World) -> float:
@@ -164,10 +167,10 @@ def _memory(device: torch.device) -> tuple[int, str]:
 
 
 def _rehearse_validation(learner: Learner, prepared: Prepared) -> None:
-    config, lengths_N2 = learner.config, lengths_of(prepared.valid)
+    config, lengths_N2 = learner.config, prepared.valid.lengths()
     max_tokens = config.batch.micro_tokens
     plan = plan_batches(lengths_N2, max(max_tokens, int(lengths_N2.max())), seed=0, epoch=0)
-    heaviest = max(plan, key=lambda rows: _positions(rows, lengths_N2))
+    heaviest = max(plan, key=lambda rows: _positions(lengths_N2[rows]))
     longest = np.argsort(lengths_N2[:, 0], kind="stable")[-SENTENCES:]
     sources, references = prepared.text("valid")
     text = [sources[row] for row in longest], [references[row] for row in longest]

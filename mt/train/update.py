@@ -1,22 +1,17 @@
 """One update of the weights: its micro-batches dealt out, their gradients summed, the optimiser's step."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any, Self
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mt.config import BatchConfig
-from mt.data.batches import Rows, micro_batches
-from mt.data.corpus import Corpus
+from mt.data.feed import MicroBatches
 from mt.distributed import World
 from mt.errors import MtError
-from mt.model.teacher_forcing import Batch
-from mt.train.batch import load_batch
 from mt.train.learner import Learner
+from mt.train.loss import load_batch
 from mt.train.optim import set_rate
 from mt.train.stop import Interrupted
 
@@ -25,56 +20,6 @@ ALONE = World()
 
 class OutOfMemoryError(MtError):
     """Not even one pair at a time fits into memory."""
-
-
-@dataclass(frozen=True)
-class MicroBatches:
-    """The pairs of one update, cut into passes through the model."""
-
-    load: Callable[[Rows, torch.device], Batch]
-    passes: Sequence[tuple[int, Rows]]  # each with the number that its dropout seed is made of
-    tokens: int  # target tokens of the whole update, over all processes
-    padding: float  # share of its positions
-
-    def share(self, world: World) -> Self:
-        """Those of this process."""
-        return replace(self, passes=world.share(self.passes))
-
-    def halved(self, times: int) -> Self:
-        """Each pass cut into 2^times parts."""
-        if not times:
-            return self
-        parts = 2**times
-        passes = [
-            (index * parts + part, smaller)
-            for index, rows in self.passes
-            for part, smaller in enumerate(np.array_split(rows, parts))
-            if len(smaller)
-        ]
-        return replace(self, passes=passes)
-
-
-def cut_batch(
-    corpus: Corpus,
-    rows: Rows,
-    config: BatchConfig,
-    processes: int = 1,
-    load: Callable[[Rows, torch.device], Batch] | None = None,
-) -> MicroBatches:
-    """Cut an update's pairs into passes: equally many for each process, the same cuts in all of them.
-
-    load: makes the batch of some rows; by default from the corpus as it is.
-    """
-    lengths_R2 = np.stack([corpus.source.lengths[rows], corpus.target.lengths[rows]], axis=1)
-    parts = int(np.lcm(config.multiple, processes))
-    cuts = micro_batches(np.arange(len(rows)), lengths_R2, config.micro_tokens, parts)
-    padded = sum(int(lengths_R2[cut].max(axis=0).sum()) * len(cut) for cut in cuts if len(cut))
-    return MicroBatches(
-        load=load or partial(load_batch, corpus),
-        passes=[(index, rows[cut]) for index, cut in enumerate(cuts) if len(cut)],
-        tokens=int(lengths_R2[:, 1].sum()),
-        padding=1 - int(lengths_R2.sum()) / padded,
-    )
 
 
 def take_update(
@@ -87,6 +32,7 @@ def take_update(
     """One update of the weights, however its pairs are cut and whichever process has which.
 
     The loss is the mean over all target tokens of the update, so every token weighs the same.
+    batches: what this process trains of the update.
     update: its number, from 1, which decides the rate and the dropout masks.
     stopping: asked before each pass; once it says yes in one process, Interrupted is raised in all of them, and the
     update left undone: the weights stay as they were.
@@ -94,7 +40,7 @@ def take_update(
     """
     model, optimizer, config = learner.model, learner.optimizer, learner.config
     optimizer.zero_grad()
-    figures = accumulate(learner, batches.share(world), update, stopping)
+    figures = accumulate(learner, batches, update, stopping)
     if world.any(stopping()):
         raise Interrupted("asked to stop")
     sum_over_world(learner, figures, world)
@@ -134,7 +80,7 @@ def accumulate(
             if not is_out_of_memory(error):
                 raise
         # Outside the handler, which would keep the failed pass's tensors alive.
-        if all(len(rows) == 1 for _, rows in smaller.passes):
+        if all(len(pairs) == 1 for _, pairs in smaller.passes):
             raise OutOfMemoryError("out of memory with a single pair of sentences: choose a smaller model")
         learner.halvings += 1
         learner.optimizer.zero_grad()  # the pass may have failed halfway through its gradients
@@ -147,11 +93,11 @@ def _accumulate_all(
 ) -> dict[str, Tensor]:
     device = learner.model.device
     total = {name: torch.zeros((), device=device) for name in ("loss", *learner.loss.figures)}
-    for index, rows in batches.passes:
+    for index, pairs in batches.passes:
         if stopping():
             break
         torch.manual_seed(dropout_seed(learner.config.seed, update, index))
-        loss, figures = learner.loss(learner.model, batches.load(rows, device), learner.precision)
+        loss, figures = learner.loss(learner.model, load_batch(pairs, device), learner.precision)
         loss = loss / batches.tokens
         loss.backward()  # type: ignore[no-untyped-call]
         total["loss"] += loss.detach()

@@ -16,7 +16,7 @@ from mt.device import choose_precision
 from mt.evaluate.bleu import bleu
 from mt.model.teacher_forcing import target_log_probabilities
 from mt.model.transformer import Transformer
-from mt.train.batch import lengths_of, load_batch
+from mt.train.loss import load_batch
 from mt.train.update import OutOfMemoryError, is_out_of_memory
 from mt.translate.translator import Translator
 
@@ -89,7 +89,7 @@ def mean_loss(
     check: called after each batch with its number of pairs.
     Raises OutOfMemoryError when a single pair does not fit.
     """
-    lengths_N2 = lengths_of(corpus)
+    lengths_N2 = corpus.lengths()
     was_training, total = model.training, 0.0
     model.eval()
     for rows in plan_batches(lengths_N2, max(max_tokens, int(lengths_N2.max())), seed=0, epoch=0):
@@ -102,7 +102,7 @@ def mean_loss(
 def _summed_loss(model: Transformer, corpus: Corpus, rows: Rows, precision: torch.dtype) -> float:
     """The loss of some pairs together, in halves where memory does not suffice."""
     try:
-        logp_N = target_log_probabilities(model, load_batch(corpus, rows, model.device), precision)
+        logp_N = target_log_probabilities(model, load_batch(corpus.take(rows), model.device), precision)
         return -float(logp_N.sum(dtype=torch.float64))
     except RuntimeError as error:
         if not is_out_of_memory(error):

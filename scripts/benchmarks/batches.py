@@ -11,7 +11,7 @@ import torch
 
 from mt.data.batches import padding_share, plan_batches
 from mt.data.corpus import Corpus, Sentences
-from mt.train.batch import lengths_of, load_batch
+from mt.train.loss import load_batch
 
 BATCHES = 300  # of which the rate is taken
 
@@ -25,7 +25,7 @@ def main() -> None:
     print(f"{'pairs':>10} {'plan, s':>8} {'batches':>8} {'padding':>8} {'target tokens/s':>16}")
     for pairs in arguments.pairs:
         corpus = random_corpus(pairs)
-        lengths_N2 = lengths_of(corpus)
+        lengths_N2 = corpus.lengths()
         start = time.perf_counter()
         plan = plan_batches(lengths_N2, arguments.tokens, seed=1, epoch=0)
         seconds = time.perf_counter() - start
@@ -51,7 +51,7 @@ def tokens_a_second(corpus: Corpus, batches: list[np.ndarray]) -> float:
     """Batches gathered, padded, shifted and turned into tensors, as a training step takes them."""
     start = time.perf_counter()
     for rows in batches:
-        load_batch(corpus, rows, torch.device("cpu"))
+        load_batch(corpus.take(rows), torch.device("cpu"))
     seconds = time.perf_counter() - start
     return sum(int(corpus.target.lengths[rows].sum()) for rows in batches) / seconds
 

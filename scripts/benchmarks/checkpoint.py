@@ -17,12 +17,12 @@ import torch
 from mt.config import load_config
 from mt.console import Console
 from mt.data.batches import plan_batches
+from mt.data.feed import MicroBatches, cut_batch
 from mt.data.prepare import prepare
-from mt.train.batch import lengths_of
 from mt.train.learner import Learner, make_learner
 from mt.train.progress import Progress
 from mt.train.saving import CheckpointWriter
-from mt.train.update import MicroBatches, cut_batch, take_update
+from mt.train.update import take_update
 
 BASE = Path(__file__).parents[2] / "configs" / "base.yaml"
 VOCABULARY = 37_000
@@ -74,7 +74,7 @@ def main() -> None:
 def start(folder: Path) -> Training:
     config = load_config(BASE, [*SETTINGS, f"data.dir={folder / 'data'}", f"train.dir={folder / 'run'}"])
     prepared = prepare(config, Console(quiet=True))
-    plan = plan_batches(lengths_of(prepared.train), config.batch.tokens, seed=1, epoch=0)
+    plan = plan_batches(prepared.train.lengths(), config.batch.tokens, seed=1, epoch=0)
     return Training(
         learner=make_learner(config, VOCABULARY, torch.device("cpu")),
         writer=CheckpointWriter(config.train.dir, prepared.tokenizer.model_bytes),

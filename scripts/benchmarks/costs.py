@@ -24,11 +24,11 @@ from train import SIZES
 from mt.config import BatchConfig, Config, TrainConfig
 from mt.data.batches import plan_batches
 from mt.data.corpus import Corpus, Sentences
+from mt.data.feed import cut_batch
 from mt.device import settle
 from mt.distributed import joined
-from mt.train.batch import lengths_of
 from mt.train.learner import make_learner
-from mt.train.update import cut_batch, take_update
+from mt.train.update import take_update
 
 
 @dataclass(frozen=True)
@@ -90,9 +90,9 @@ def train(setting: Setting, options: argparse.Namespace, rank: int, answers: "Qu
     learner, corpus, rates = make_learner(config, setting.vocabulary, device), random_corpus(setting), []
     with joined(device) as world:
         end = time.perf_counter() + options.seconds
-        for update, rows in enumerate(plan_batches(lengths_of(corpus), setting.tokens, seed=1, epoch=0), 1):
+        for update, rows in enumerate(plan_batches(corpus.lengths(), setting.tokens, seed=1, epoch=0), 1):
             start = time.perf_counter()
-            record = take_update(learner, cut_batch(corpus, rows, config.batch, world.size), update, world)
+            record = take_update(learner, cut_batch(corpus, rows, config.batch, world.rank, world.size), update, world)
             rates.append(record["tokens"] / (time.perf_counter() - start))
             if world.highest(len(rates) >= 4 and start > end):
                 break

@@ -29,7 +29,6 @@ from mt.data.corpus import Corpus
 from mt.device import repeat_exactly
 from mt.model.flops import training_flops
 from mt.model.transformer import Transformer
-from mt.train.batch import lengths_of
 
 PARTS = ("ceilings", "training", "profile", "decoding")
 
@@ -141,7 +140,7 @@ class System:
 
 def make_task(scale: Scale) -> Task:
     corpus = random_corpus(scale.pairs, scale.vocabulary)
-    lengths_N2 = lengths_of(corpus)
+    lengths_N2 = corpus.lengths()
     return Task(corpus, lengths_N2, plan_batches(lengths_N2, scale.tokens, seed=1, epoch=0))
 
 

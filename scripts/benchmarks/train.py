@@ -24,13 +24,14 @@ from torch.nn import functional as F
 from mt.config import BatchConfig, Config, ModelConfig, TrainConfig
 from mt.data.batches import Lengths, plan_batches
 from mt.data.corpus import Corpus, Sentences
+from mt.data.feed import cut_batch
 from mt.device import settle
 from mt.model.layout import PAD
 from mt.model.positions import positional_encoding
 from mt.model.teacher_forcing import Batch
-from mt.train.batch import lengths_of, load_batch
 from mt.train.learner import make_learner
-from mt.train.update import cut_batch, take_update
+from mt.train.loss import load_batch
+from mt.train.update import take_update
 
 SIZES = {
     "small": (ModelConfig(d_model=256, heads=4, d_ff=1024, encoder_layers=3, decoder_layers=3), 8_000),
@@ -45,7 +46,7 @@ def main() -> None:
     arguments = parse_arguments()
     config, vocabulary = SIZES[arguments.size]
     precision = getattr(torch, arguments.precision)
-    lengths_N2 = lengths_of(random_corpus(SENTENCES, vocabulary))
+    lengths_N2 = random_corpus(SENTENCES, vocabulary).lengths()
     batches = plan_batches(lengths_N2, arguments.tokens, seed=1, epoch=0)
     names = [name for name in SYSTEMS if name != "MarianMTModel" or importlib.util.find_spec("transformers")]
     systems = [start(name, prepared, name, arguments) for name in names]
@@ -231,7 +232,7 @@ def peer_update(
     device = next(model.parameters()).device
 
     def update(rows: np.ndarray) -> None:
-        batch = load_batch(corpus, rows, device)
+        batch = load_batch(corpus.take(rows), device)
         target_BT = torch.full_like(batch.input_BT, PAD)
         target_BT.view(-1)[batch.target_places_N] = batch.targets_N
         adam.zero_grad()

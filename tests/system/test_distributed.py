@@ -17,12 +17,13 @@ from helpers import first_batches, fork, fork_world, started, statuses, with_set
 from mt.checkpoint import load_checkpoint, resumable_checkpoints
 from mt.config import Config
 from mt.console import Console
+from mt.data.feed import cut_batch
 from mt.data.prepare import prepare
 from mt.distributed import World, joined
 from mt.train.loop import train
 from mt.train.metrics import read_metrics
 from mt.train.stop import Interrupted
-from mt.train.update import cut_batch, take_update
+from mt.train.update import take_update
 
 # Sums of gradients in another order differ in the last bits of float32, which twelve updates may add up.
 TOLERANCE = 2e-5
@@ -122,7 +123,7 @@ def test_a_stop_asked_of_one_process_in_an_update_leaves_it_undone_in_all(config
     def work() -> None:
         with joined(torch.device("cpu")) as world:
             learner, _, _ = started(config)
-            batches = cut_batch(prepared.train, rows, config.batch, world.size)
+            batches = cut_batch(prepared.train, rows, config.batch, world.rank, world.size)
             before = [parameter.detach().clone() for parameter in learner.model.parameters()]
             asked = count()
             with pytest.raises(Interrupted):

@@ -12,8 +12,9 @@ from mt import Translator
 from mt.checkpoint import load_checkpoint, resumable_checkpoints
 from mt.config import Config
 from mt.console import Console
+from mt.data.feed import cut_batch
 from mt.train.loop import train
-from mt.train.update import cut_batch, take_update
+from mt.train.update import take_update
 
 pytestmark = pytest.mark.gpu
 

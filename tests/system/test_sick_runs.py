@@ -16,6 +16,7 @@ from helpers import first_batches, fork, started, statuses, with_settings
 from mt.checkpoint import load_checkpoint, resumable_checkpoints, step_name, stop_name
 from mt.config import Config
 from mt.console import Console
+from mt.data.feed import cut_batch
 from mt.data.prepare import prepare
 from mt.data.prepared import Prepared
 from mt.distributed import World
@@ -28,7 +29,7 @@ from mt.train.metrics import MetricsLog, read_metrics
 from mt.train.progress import Progress
 from mt.train.saving import CheckpointWriter
 from mt.train.stop import Interrupted, StopRequest
-from mt.train.update import accumulate, cut_batch
+from mt.train.update import accumulate
 
 
 def test_the_batch_of_a_loss_that_is_no_number_is_named(toy_config: Config, quiet: Console) -> None:

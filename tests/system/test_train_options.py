@@ -14,13 +14,14 @@ from mt.checkpoint import AVERAGED, load_checkpoint, prune_checkpoints, resumabl
 from mt.config import Config, load_config
 from mt.console import Console
 from mt.data.batches import Cursor
+from mt.data.feed import cut_batch
 from mt.data.prepare import prepare
 from mt.errors import CheckpointError, UsageError
 from mt.train.loop import train
 from mt.train.metrics import read_metrics
 from mt.train.optim import optimizer_state
 from mt.train.progress import Progress
-from mt.train.update import cut_batch, take_update
+from mt.train.update import take_update
 
 
 def records(run: Path) -> list[dict[str, Any]]:

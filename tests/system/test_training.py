@@ -16,13 +16,14 @@ from mt.checkpoint import AVERAGED, load_checkpoint, resumable_checkpoints, step
 from mt.config import Config, load_config
 from mt.console import Console
 from mt.data.batches import plan_batches
+from mt.data.feed import cut_batch
 from mt.data.prepare import prepare
 from mt.errors import CheckpointError
-from mt.train.batch import lengths_of, load_batch
 from mt.train.journal import DivergedError
 from mt.train.loop import train
+from mt.train.loss import load_batch
 from mt.train.metrics import MetricsLog, read_metrics
-from mt.train.update import accumulate, cut_batch, dropout_seed, take_update
+from mt.train.update import accumulate, dropout_seed, take_update
 from mt.train.validation import mean_loss
 
 
@@ -97,7 +98,7 @@ def test_an_update_follows_the_gradient_of_the_whole_batch(toy_config: Config) -
     config = with_settings(toy_config, model={"dropout": 0.0})
     learner, _, prepared = started(config)
     rows = first_batches(prepared.train, config)[0]
-    batch = load_batch(prepared.train, rows, torch.device("cpu"))
+    batch = load_batch(prepared.train.take(rows), torch.device("cpu"))
     with torch.no_grad():
         logits_NV = learner.model(batch.source_BS, batch.input_BT).flatten(0, 1)[batch.target_places_N]
     expected = F.cross_entropy(logits_NV, batch.targets_N, label_smoothing=0.1)
@@ -108,7 +109,7 @@ def test_an_update_follows_the_gradient_of_the_whole_batch(toy_config: Config) -
 
 def test_targets_are_shifted_right_by_one(toy_config: Config, quiet: Console) -> None:
     corpus = prepare(toy_config, quiet).train
-    batch = load_batch(corpus, plan_batches(lengths_of(corpus), 200, 1, 0)[0], torch.device("cpu"))
+    batch = load_batch(corpus.take(plan_batches(corpus.lengths(), 200, 1, 0)[0]), torch.device("cpu"))
     target_BT = torch.zeros_like(batch.input_BT).flatten()
     target_BT[batch.target_places_N] = batch.targets_N
     target_BT = target_BT.view_as(batch.input_BT)

@@ -22,13 +22,14 @@ import mt.model.teacher_forcing
 from mt.config import Config, ModelConfig
 from mt.data.batches import Rows
 from mt.data.corpus import Corpus, Sentences
+from mt.data.feed import cut_batch
 from mt.data.tokenizer import BOS, EOS, PAD
 from mt.model.layers import Dropout
 from mt.model.layout import MULTIPLE
 from mt.model.positions import positional_encoding
 from mt.train.learner import Learner, make_learner
 from mt.train.optim import learning_rate
-from mt.train.update import cut_batch, dropout_seed, take_update
+from mt.train.update import dropout_seed, take_update
 
 UPDATES = 20
 SIZES = {"d_model": 32, "heads": 4, "d_ff": 64, "encoder_layers": 2, "decoder_layers": 2}
@@ -80,7 +81,7 @@ def quick_losses(learner: Learner) -> list[float]:
 # --- The plain path ----------------------------------------------------------------------------------------------
 
 
-def plain_losses(learner: Learner, passes: Callable[[int, Rows], Iterator[Rows]]) -> list[float]:
+def plain_losses(learner: Learner, passes: Callable[[int, Rows], Iterator[Corpus]]) -> list[float]:
     """The losses of the same updates; `passes` cuts an update's rows and seeds the masks of each pass."""
     config = learner.config
     weights = {name: value.detach().clone().requires_grad_() for name, value in learner.model.named_parameters()}
@@ -91,8 +92,8 @@ def plain_losses(learner: Learner, passes: Callable[[int, Rows], Iterator[Rows]]
         adam.zero_grad()
         tokens = int(CORPUS.target.lengths[rows].sum())
         total = 0.0
-        for piece in passes(update, rows):
-            source_BS, target_BT = (padded(side, piece) for side in (CORPUS.source, CORPUS.target))
+        for pairs in passes(update, rows):
+            source_BS, target_BT = padded(pairs.source), padded(pairs.target)
             input_BT = F.pad(target_BT[:, :-1], (1, 0), value=BOS)
             input_BT[input_BT == EOS] = PAD  # nothing follows it
             logits_BTV = plain_logits(weights, config.model, source_BS, input_BT, dropout)
@@ -107,9 +108,9 @@ def plain_losses(learner: Learner, passes: Callable[[int, Rows], Iterator[Rows]]
     return losses
 
 
-def padded(sentences: Sentences, rows: Rows) -> Tensor:
-    pieces = [torch.from_numpy(sentences[row].astype(np.int64)) for row in rows]
-    return torch.nn.utils.rnn.pad_sequence(pieces, batch_first=True, padding_value=PAD)
+def padded(sentences: Sentences) -> Tensor:
+    ids = [torch.from_numpy(each.astype(np.int64)) for each in sentences]
+    return torch.nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=PAD)
 
 
 def plain_logits(
@@ -177,7 +178,7 @@ def plain_logits(
 def test_the_quick_path_has_the_losses_of_the_plain_path() -> None:
     """Without dropout, in float32; the plain path takes each update in one pass, padded to its longest sentence."""
     learner = new_learner(0.0, "float32")
-    plain = plain_losses(learner, passes=lambda update, rows: iter([rows]))
+    plain = plain_losses(learner, passes=lambda update, rows: iter([CORPUS.take(rows)]))
     quick = quick_losses(learner)
     assert quick == pytest.approx(plain, rel=1e-5)
     assert plain[-1] < plain[0]
@@ -186,10 +187,10 @@ def test_the_quick_path_has_the_losses_of_the_plain_path() -> None:
 def test_the_same_with_dropout_where_both_draw_the_same_masks() -> None:
     learner = new_learner(0.2, "float32")
 
-    def passes(update: int, rows: Rows) -> Iterator[Rows]:
-        for index, part in cut_batch(CORPUS, rows, learner.config.batch).passes:
+    def passes(update: int, rows: Rows) -> Iterator[Corpus]:
+        for index, pairs in cut_batch(CORPUS, rows, learner.config.batch).passes:
             torch.manual_seed(dropout_seed(learner.config.seed, update, index))
-            yield part
+            yield pairs
 
     plain = plain_losses(learner, passes)
     quick = quick_losses(learner)

@@ -50,7 +50,7 @@ def corpus_of(tokenizer: Tokenizer, sources: list[str], targets: list[str] | Non
 
 
 def taken(dropout: BpeDropout, corpus: Corpus, rows: list[int], epoch: int = 0) -> tuple[list[list[int]], ...]:
-    pairs = dropout.take(corpus, np.array(rows, dtype=np.int64), epoch)
+    pairs = dropout.take(corpus, epoch, np.array(rows, dtype=np.int64))
     return tuple([ids.tolist() for ids in side] for side in (pairs.source, pairs.target))
 
 
@@ -145,7 +145,7 @@ def test_another_process_draws_the_same(tokenizer: Tokenizer, tmp_path: Path) ->
         "tokenizer = Tokenizer(open(sys.argv[1], 'rb').read())\n"
         "lines = [line + ' ' + 'x' * 500 for line in sys.argv[2:]]\n"
         "corpus = Corpus(*(Sentences.from_lists(tokenizer.encode(lines)) for _ in range(2)))\n"
-        "pairs = BpeDropout(tokenizer, 0.1, 1).take(corpus, np.arange(len(lines)), 3)\n"
+        "pairs = BpeDropout(tokenizer, 0.1, 1).take(corpus, 3, np.arange(len(lines)))\n"
         "print(hashlib.sha256(pairs.source.ids.tobytes() + pairs.target.ids.tobytes()).hexdigest())\n"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "model"), *sentences(50)]

@@ -20,18 +20,18 @@ def corpus_of(pairs) -> Corpus:
 
 
 def padded(sentences):
-    """What gather should return, the slow and obvious way."""
+    """What padding should give, the slow and obvious way."""
     width = max((len(ids) + 1 for ids in sentences), default=0)
     return [[*ids, EOS, *[PAD] * (width - len(ids) - 1)] for ids in sentences]
 
 
 @given(pairs_and_rows)
-def test_gathering_pads_the_rows_asked_for(case):
+def test_pairs_are_padded_to_the_longest(case):
     pairs, rows = case
-    gathered = corpus_of(pairs).gather(np.array(rows, dtype=np.int64))
+    found = corpus_of(pairs).take(np.array(rows, dtype=np.int64)).padded()
     for side in (0, 1):
-        assert gathered[side].dtype == np.int64
-        assert gathered[side].tolist() == padded([pairs[row][side] for row in rows])
+        assert found[side].dtype == np.int64
+        assert found[side].tolist() == padded([pairs[row][side] for row in rows])
 
 
 @given(pairs_and_rows)

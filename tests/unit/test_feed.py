@@ -100,7 +100,7 @@ def test_tokens_and_padding_are_those_of_the_whole_update(corpus: Corpus) -> Non
 
 
 def padded(update: MicroBatches) -> list[Pass]:
-    gathered = ((index, pairs.gather(np.arange(len(pairs)))) for index, pairs in update.passes)
+    gathered = ((index, pairs.padded()) for index, pairs in update.passes)
     return [(index, source_BS.tolist(), target_BT.tolist()) for index, (source_BS, target_BT) in gathered]
 
 

@@ -6,9 +6,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mt.config import Config, ModelConfig, TrainConfig
 from mt.data.corpus import Corpus, Sentences
+from mt.data.feed import cut_batch
 from mt.model.flops import training_flops
 from mt.train.learner import make_learner
-from mt.train.update import cut_batch, take_update
+from mt.train.update import take_update
 
 B, S, T, V = 3, 7, 11, 50
 
