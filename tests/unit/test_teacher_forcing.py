@@ -45,7 +45,7 @@ def corpus() -> Corpus:
 
 
 def whole(corpus: Corpus) -> Batch:
-    return make_batch(*corpus.gather(torch.arange(len(corpus)).numpy()), BOS, CPU)
+    return make_batch(*corpus.padded(), BOS, CPU)
 
 
 def plain_log_probabilities(model: Transformer, corpus: Corpus, impossible: tuple[int, ...] = ()) -> Tensor:
