@@ -7,8 +7,10 @@ from dataclasses import replace
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from mt.data.tokenizer import BOS, EOS, PAD, UNK
+from mt.device import rounded_up
 from mt.model.attention import Memory
 from mt.model.teacher_forcing import make_batch, target_log_probabilities
 from mt.model.transformer import Transformer
@@ -35,11 +37,25 @@ class Decoding:
         for cache in self.caches:
             cache.reorder(origin_BW)
 
-    def keep(self, sentences: Tensor) -> None:
-        if len(sentences):
-            self.memories = [memory.select(sentences) for memory in self.memories]
+    def compact(self, finished_B: Tensor) -> Tensor | None:
+        """Forget finished sentences; returns the rows that stay, in order, or None where all do.
+
+        To forget copies what stays, so it waits until an eighth of the rows can go. Some finished sentences stay, so
+        that the batch has one of the few sizes for which kernels are built.
+        """
+        if finished_B.device.type != "cpu" and self.caches[0].length % 8:
+            return None  # to look would wait for the device
+        finished = finished_B.nonzero()[:, 0]
+        unfinished = len(finished_B) - len(finished)
+        leaving = finished[rounded_up(unfinished) - unfinished :]
+        if len(leaving) * 8 < len(finished_B):
+            return None
+        staying = torch.ones_like(finished_B).index_fill(0, leaving, False).nonzero()[:, 0]
+        if len(staying):
+            self.memories = [memory.select(staying) for memory in self.memories]
             for cache in self.caches:
-                cache.keep(sentences)
+                cache.keep(staying)
+        return staying
 
     def _logits(self, ids_BW: Tensor) -> list[Tensor]:
         parts = zip(self.models, self.memories, self.caches, strict=True)
@@ -80,6 +96,12 @@ def pad(sequences: Sequence[Sequence[int]], filler: int = PAD) -> Tensor:
     """Rows of ids as one int64 tensor, filled up at the end."""
     longest = max(len(ids) for ids in sequences)
     return torch.tensor([[*ids, *[filler] * (longest - len(ids))] for ids in sequences], dtype=torch.int64)
+
+
+def pad_sources(sources: Sequence[Sequence[int]], multiple: int = 1) -> Tensor:
+    """Sources as a model reads them, source_BS: each with its EOS, filled up to a multiple of so many pieces."""
+    source_BS = pad([[*source, EOS] for source in sources])
+    return F.pad(source_BS, (0, -source_BS.size(1) % multiple), value=PAD)
 
 
 def forced_log_probabilities(

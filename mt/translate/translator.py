@@ -21,13 +21,17 @@ from mt.errors import CheckpointError, UsageError
 from mt.model.inference import inference_model
 from mt.model.transformer import Transformer
 from mt.run_folder import choose_checkpoint
-from mt.translate.decoding import Decoding, GreedyDecoding, forced_log_probabilities, pad
-from mt.translate.diverse import diverse_search
+from mt.translate.beam import BeamSearch, Penalty, beam_search, gnmt_penalty, length_penalty
+from mt.translate.decoding import Decoding, GreedyDecoding, forced_log_probabilities, pad, pad_sources
 from mt.translate.long_lines import split_line
 from mt.translate.sampling import Sampling, sample_search
-from mt.translate.search import Bounds, Hypothesis, Penalty, beam_search, gnmt_penalty, greedy_search, length_penalty
+from mt.translate.search import Bounds, Hypothesis, greedy_search
 
 Advance = Callable[[int], None]
+
+# Attention adds up over padding too, and the order in which it does changes with the length: a sentence among longer
+# ones would score 1e-6 more or less. At multiples of 64 the order stays, at a cost of some 10% for short sentences.
+SCORED_MULTIPLE = 64
 
 
 @dataclass(frozen=True)
@@ -136,18 +140,14 @@ class Translator:
         if not self.decode.sample and count > self.decode.beam:
             raise UsageError(f"{count} translations a line need a beam of at least {count}; it is {self.decode.beam}")
         is_greedy = self.decode.beam == 1 and not self.decode.sample
-        search = self._greedy if is_greedy and not scored else self._search
         segments = self._segments(lines, first, prefixes)
         found: list[list[Translation]] = [[] for _ in segments]
         advance(len(lines) - len({segment.line for segment in segments}))
         for rows in decoding_batches([len(segment.ids) for segment in segments], self.decode.batch_tokens):
-            hypotheses = search([segments[row] for row in rows], count)
+            batch = [segments[row] for row in rows]
+            hypotheses = self._search(batch, count, scored) if scored or not is_greedy else self._greedy(batch)
             for row, outputs in zip(rows, hypotheses, strict=True):
-                texts = self.tokenizer.decode([output.ids for output in outputs])
-                found[row] = [
-                    Translation(text, output.score, output.log_probability, segments[row].note)
-                    for text, output in zip(texts, outputs, strict=True)
-                ]
+                found[row] = self._translations(outputs, segments[row].note)[:count]
             advance(sum(segments[row].part == 0 for row in rows))
         results: list[list[Translation]] = [[] for _ in lines]
         for segment, translations in zip(segments, found, strict=True):
@@ -168,7 +168,7 @@ class Translator:
             )
             for row, logps in zip(rows, found, strict=True):
                 total = math.fsum(logps)
-                score = total / float(penalty_of(self.decode)(torch.tensor(float(len(logps)))))
+                score = total / penalty_of(self.decode)(len(logps))
                 pieces = [*self.tokenizer.pieces(valid_unicode(targets[row])), "</s>"]
                 results[row] = PieceScores(score, total, pieces, logps)
             advance(len(rows))
@@ -196,28 +196,35 @@ class Translator:
     def _encode(self, lines: Sequence[str]) -> list[list[int]]:
         return self.tokenizer.encode([valid_unicode(line) for line in lines])
 
-    def _greedy(self, segments: list[_Segment], count: int) -> list[list[Hypothesis]]:
-        decoding = GreedyDecoding(self.models, self._source(segments), 1)
-        found = greedy_search(decoding, self._bounds(segments), BOS, EOS)
+    def _greedy(self, segments: list[_Segment]) -> list[list[Hypothesis]]:
+        decoding = GreedyDecoding(self.models, self._source(segments, 1), 1)
+        found = greedy_search(decoding, self._bounds(segments))
         return [[Hypothesis(ids, math.nan, math.nan)] for ids in found]
 
-    def _search(self, segments: list[_Segment], count: int) -> list[list[Hypothesis]]:
+    def _search(self, segments: list[_Segment], count: int, scored: bool = True) -> list[list[Hypothesis]]:
         decode, bounds = self.decode, self._bounds(segments)
         width = count if decode.sample else decode.beam
-        decoding = Decoding(self.models, self._source(segments), width)
+        decoding = Decoding(self.models, self._source(segments, SCORED_MULTIPLE if scored else 1), width)
         if decode.sample:
             seeds = [(decode.seed, segment.line, segment.part) for segment in segments]
             sampling = Sampling(decode.temperature, decode.top_k, decode.top_p)
-            return sample_search(decoding, bounds, BOS, EOS, sampling, seeds, count)
-        penalty = penalty_of(decode)
-        if decode.groups > 1:
-            return diverse_search(
-                decoding, bounds, BOS, EOS, decode.beam, penalty, count, decode.groups, decode.diversity
-            )
-        return beam_search(decoding, bounds, BOS, EOS, decode.beam, penalty, count)
+            return sample_search(decoding, bounds, sampling, seeds, count)
+        # Of the texts that are the same, one stays: what fills the list up has to be certain as well.
+        outputs = 1 if count == 1 else decode.beam
+        how = BeamSearch(decode.beam, penalty_of(decode), outputs, decode.groups, decode.diversity)
+        return beam_search(decoding, bounds, how)
 
-    def _source(self, segments: list[_Segment]) -> Tensor:
-        return pad([[*segment.ids, EOS] for segment in segments]).to(self._device)
+    def _translations(self, outputs: list[Hypothesis], note: str) -> list[Translation]:
+        """Best first. A search may find one text in two segmentations, of which the better stays; samples all stay."""
+        texts = self.tokenizer.decode([output.ids for output in outputs])
+        found: dict[object, Translation] = {}
+        for rank, (text, output) in enumerate(zip(texts, outputs, strict=True)):
+            key = rank if self.decode.sample else text
+            found.setdefault(key, Translation(text, output.score, output.log_probability, note))
+        return list(found.values())
+
+    def _source(self, segments: list[_Segment], multiple: int) -> Tensor:
+        return pad_sources([segment.ids for segment in segments], multiple).to(self._device)
 
     def _bounds(self, segments: list[_Segment]) -> Bounds:
         decode = self.decode
@@ -229,7 +236,8 @@ class Translator:
         ]
         has_prefix = any(segment.prefix for segment in segments)
         prefix_BP = pad([segment.prefix for segment in segments], -1).to(self._device) if has_prefix else None
-        return Bounds(torch.tensor(longest, dtype=torch.int64, device=self._device), decode.min_length, prefix_BP)
+        longest_B = torch.tensor(longest, dtype=torch.int64, device=self._device)
+        return Bounds(BOS, EOS, longest_B, decode.min_length, prefix_BP)
 
     @property
     def _device(self) -> torch.device:

@@ -28,8 +28,9 @@ from mt.device import settle
 from mt.model.inference import PackedLinear, inference_model
 from mt.model.transformer import Transformer
 from mt.run_folder import find_checkpoint
-from mt.translate.decoding import Decoding, GreedyDecoding, pad
-from mt.translate.search import Bounds, beam_search, gnmt_penalty, greedy_search
+from mt.translate.beam import BeamSearch, beam_search, gnmt_penalty
+from mt.translate.decoding import Decoding, GreedyDecoding, pad, pad_sources
+from mt.translate.search import Bounds, greedy_search
 
 SIZES = {
     "small": (ModelConfig(d_model=256, heads=4, d_ff=1024, encoder_layers=3, decoder_layers=3), 8_000),
@@ -169,13 +170,13 @@ def ours(model: Transformer, beam: int, forced: bool) -> Decode:
     device = model.device
 
     def decode(batch: list[list[int]]) -> list[list[int]]:
-        source_BS = pad([[*source, EOS] for source in batch]).to(device)
+        source_BS = pad_sources(batch).to(device)
         lengths_B = [len(batch[0]) + 1] * len(batch) if forced else [len(source) + MAX_EXTRA + 1 for source in batch]
-        bounds = Bounds(torch.tensor(lengths_B, device=device), shortest=len(batch[0]) if forced else 0)
+        bounds = Bounds(BOS, EOS, torch.tensor(lengths_B, device=device), shortest=len(batch[0]) if forced else 0)
         with torch.inference_mode():
             if beam == 1:
-                return greedy_search(GreedyDecoding([model], source_BS, 1), bounds, BOS, EOS)
-            found = beam_search(Decoding([model], source_BS, beam), bounds, BOS, EOS, beam, gnmt_penalty(0.6))
+                return greedy_search(GreedyDecoding([model], source_BS, 1), bounds)
+            found = beam_search(Decoding([model], source_BS, beam), bounds, BeamSearch(beam, gnmt_penalty(0.6)))
         return [hypotheses[0].ids for hypotheses in found]
 
     return decode
