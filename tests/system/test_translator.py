@@ -21,6 +21,7 @@ from mt.model.transformer import Transformer
 from mt.run_folder import find_checkpoint
 from mt.translate.decoding import NEVER, forced_log_probabilities
 from mt.translate.long_lines import split_line
+from mt.translate.search import Hypothesis
 from mt.translate.translator import decoding_batches
 
 SHARED_DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -151,19 +152,27 @@ def test_n_best_is_sorted_and_scored_as_forced_decoding_scores(toy_run: Path, so
     assert compared > 60
 
 
-def test_an_n_best_list_holds_each_text_once_and_fills_up_with_the_next(toy_run: Path) -> None:
-    """A model that has hardly learned finds the same text in two segmentations; the better one stays."""
-    early = toy_run / "checkpoints" / "step-00000060"
-    lines = [f"a {noun} {verb} {place} ." for noun in ("dog", "man") for verb in ("runs", "eats") for place in "xyz"]
-    translator = Translator(early, device="cpu", decode={"beam": 12, "max_extra": 2, "precision": "float32"})
-    segments = translator._segments(lines, 1, ())
-    found_twice = 0
-    for outputs, found in zip(translator._search(segments, 12), translator.n_best(lines, 6), strict=True):
-        texts = translator.tokenizer.decode([output.ids for output in outputs])
-        assert [translation.text for translation in found] == list(dict.fromkeys(texts))[:6]
-        assert [t.score for t in found] == [outputs[texts.index(t.text)].score for t in found]
-        found_twice += len(set(texts)) < len(texts)
-    assert found_twice > 0
+def test_a_text_found_in_two_segmentations_is_listed_once_with_the_better_score(toy_run: Path) -> None:
+    translator = opened(toy_run)
+    tokenizer = translator.tokenizer
+    (whole,) = next(ids for word in ("ein", "Hund", "der") if len(ids := tokenizer.encode([word])[0]) == 1)
+    word = tokenizer.decode([[whole]])[0]
+    single = {text: piece for piece, (text,) in enumerate(map(tokenizer.decode, [[[i]] for i in range(4, 320)]), 4)}
+    cuts = [
+        [single[word[:cut]], single[word[cut:]]] for cut in range(1, len(word)) if {word[:cut], word[cut:]} <= {*single}
+    ]
+    parts = next(cut for cut in cuts if tokenizer.decode([cut]) == [word])
+    outputs = [Hypothesis(ids, score, score) for ids, score in ((parts, -1.0), ([whole, whole], -2.0), ([whole], -3.0))]
+    assert [(one.text, one.score) for one in translator._translations(outputs, "")] == [
+        (word, -1.0),
+        (tokenizer.decode([[whole, whole]])[0], -2.0),
+    ]
+
+
+def test_an_n_best_list_is_filled_up_from_the_rest_of_the_beam(toy_run: Path, sources: list[str]) -> None:
+    few, all_of_them = (opened(toy_run, beam=8).n_best(sources, count) for count in (3, 8))
+    assert few == [found[:3] for found in all_of_them]
+    assert all(len({one.text for one in found}) == len(found) for found in all_of_them)
 
 
 @torch.inference_mode()
