@@ -23,7 +23,7 @@ SHOWN = 10_000  # characters of a dropped sentence that are kept
 ADVICE = {
     "empty side": "is a side of the text missing?",
     "source equals target": "is one side untranslated? data.clean.copies=no keeps such pairs",
-    "invalid UTF-8": "convert the text, with iconv -f LATIN1 -t UTF-8 for instance",
+    "invalid UTF-8": "convert the text to UTF-8, from Latin-1 with iconv -f LATIN1 -t UTF-8",
     "control character": "data.clean.control=no keeps such pairs",
     "duplicate": "data.clean.duplicates=no keeps them",
     "too long": "split the text into sentences, or raise data.clean.max_pieces",
@@ -133,7 +133,7 @@ class Drops:
             f"\n  {place}  {_shortened(source)} | {_shortened(target)}"
             for place, source, target in self._sample[reason][:EXAMPLES]
         ]
-        return f"{count:,} of {read:,} training pairs dropped ({reason}): {advice}; for instance{''.join(examples)}"
+        return f"{count:,} of {read:,} training pairs dropped ({reason}): {advice}{''.join(examples)}"
 
     def write(self, path: Path) -> None:
         """A table of reason, place, source and target; tabs and the like in the text are written as escapes."""

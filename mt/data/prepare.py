@@ -80,13 +80,25 @@ def why_prepare(config: Config, console: Console) -> str:
         return "preparing"
     if manifest.get("format") != FORMAT:
         return "preparing again, another version of mt did it"
-    changes = _changed_settings(manifest, config)
-    if not changes:
-        try:
-            changes = _changed_sources(manifest, config.data)
-        except DataError as error:
-            console.warn(f"{error}; using {folder} as it was prepared")
+    changes = what_changed(config, console)
     return f"preparing again, changed: {', '.join(changes)}" if changes else ""
+
+
+def what_changed(config: Config, console: Console) -> list[str]:
+    """The settings and texts that are others than those of a prepared folder, each beginning with its key.
+
+    None where nothing is prepared, or by another version. Writes nothing.
+    """
+    manifest = read_manifest(config.data.dir)
+    if manifest is None or manifest.get("format") != FORMAT:
+        return []
+    if changes := _changed_settings(manifest, config):
+        return changes
+    try:
+        return _changed_sources(manifest, config.data)
+    except DataError as error:
+        console.warn(f"{error}; using {config.data.dir} as it was prepared")
+        return []
 
 
 def _is_foreign(folder: Path) -> bool:
@@ -141,7 +153,7 @@ def _changed_sources(manifest: Manifest, data: DataConfig) -> list[str]:
     for split, entries in _splits(data).items():
         for entry, read in zip(entries, manifest["sources"][split], strict=True):
             if not _same_files(source_files(entry, data.src, data.tgt), read["files"]):
-                changes.append(name_of(entry))
+                changes.append(f"data.{split}: the text of {name_of(entry)}")
     return changes
 
 

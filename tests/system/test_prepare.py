@@ -22,7 +22,7 @@ import pytest
 
 from mt.config import CleanConfig, Config, DataConfig, Input, dump_config
 from mt.console import Advance, Console
-from mt.data.prepare import prepare
+from mt.data.prepare import prepare, what_changed, why_prepare
 from mt.data.prepared import Prepared, open_prepared
 from mt.data.tokenizer import EOS
 from mt.errors import DataError, WriteError
@@ -285,9 +285,11 @@ def test_many_drops_for_one_reason_are_a_warning_with_examples_and_advice(own_te
     console = Listener()
     prepared = prepare(config_for(tmp_path, own_text), console)
     assert prepared.manifest["dropped"] == {"empty side": 1, "invalid UTF-8": 20}
-    (warning,) = (text for text in console.heard if "for instance" in text)
+    (warning,) = (text for text in console.heard if "training pairs dropped" in text)
     first, *examples = warning.split("\n")
-    assert first.startswith("20 of 121 training pairs dropped (invalid UTF-8): convert the text, with iconv")
+    assert first.startswith(
+        "20 of 121 training pairs dropped (invalid UTF-8): convert the text to UTF-8, from Latin-1 with iconv"
+    )
     assert examples == [rf"  {own_text}/train:{101 + n}  Stra\udcdfe {n} en | Stra\udcdfe {n} de" for n in range(3)]
 
 
@@ -412,7 +414,7 @@ def test_a_changed_source_is_named_and_prepared_anew(own_text, tmp_path, quiet):
         append(own_text / f"train.{language}", f"new {language}\n")
     console = Listener()
     assert prepare(config, console).fingerprint != before
-    assert console.heard[0] == f"{config.data.dir}: preparing again, changed: {own_text}/train"
+    assert console.heard[0] == f"{config.data.dir}: preparing again, changed: data.train: the text of {own_text}/train"
 
 
 def test_a_source_only_touched_is_no_change(own_text, tmp_path, quiet):
@@ -450,6 +452,30 @@ def test_a_given_tokenizer_is_used_and_another_one_noticed(config, own_text, tmp
     assert prepare(other, quiet).tokenizer.fingerprint == smaller.tokenizer.fingerprint
     given.unlink()
     assert prepare(other, quiet).tokenizer.fingerprint == smaller.tokenizer.fingerprint
+
+
+def test_the_same_tokenizer_from_elsewhere_changes_nothing(config, tmp_path, quiet):
+    """So --init-from may name the tokenizer of the run it begins with, on the same data or new ones."""
+    given = tmp_path / "given.model"
+    given.write_bytes(prepare(config, quiet).tokenizer.model_bytes)
+    console = Listener()
+    prepare(changed(config, tokenizer=str(given), vocab_size=999), console)
+    assert console.heard == [f"{config.data.dir}: already prepared"]
+
+
+def test_what_would_change_is_told_without_doing_it(own_text, tmp_path, quiet):
+    config = config_for(tmp_path, own_text)
+    assert (why_prepare(config, quiet), what_changed(config, quiet)) == ("preparing", [])
+    assert not config.data.dir.exists()
+    prepare(config, quiet)
+    before = contents(tmp_path)
+    assert (why_prepare(config, quiet), what_changed(config, quiet)) == ("", [])
+    other = changed(config, vocab_size=300, test=()).model_copy(update={"seed": 2})
+    assert what_changed(other, quiet) == ["data.test", "data.vocab_size: 320 -> 300", "seed: 1 -> 2"]
+    append(own_text / "train.en", "more\n")
+    assert what_changed(config, quiet) == [f"data.train: the text of {own_text}/train"]
+    (own_text / "train.en").write_bytes(before["text/train.en"])
+    assert contents(tmp_path) == before
 
 
 def test_a_given_tokenizer_that_is_not_there_is_said(config, quiet):
