@@ -7,8 +7,9 @@ import inspect
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -24,11 +25,16 @@ app = typer.Typer(
     },
 )
 
+if TYPE_CHECKING:
+    from mt.evaluate.request import Request
+    from mt.translate.plan import Job
+
 Door = TypeVar("Door", bound=Callable[..., object])
+Asked = TypeVar("Asked", "Job", "Request")
 
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file, such as configs/base.yaml.")]
 Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[SECTION.KEY=VALUE]...", help="Settings that go over the file's.")
+    list[str] | None, typer.Argument(metavar="SECTION.KEY=VALUE", help="Settings that go over the file's.")
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings and results only.")]
 CheckpointPath = Annotated[
@@ -37,11 +43,19 @@ CheckpointPath = Annotated[
         "--ckpt", metavar="RUN|CHECKPOINT", help="A run (what validates best), RUN/best, RUN/last, RUN/averaged."
     ),
 ]
-Beam = Annotated[int | None, typer.Option(help="Beam width; 1 is greedy. Default: the run's decode.beam.", min=1)]
-Alpha = Annotated[float | None, typer.Option(help="Length penalty ((5+|Y|)/6)^alpha. Default: the run's.", min=0)]
-Average = Annotated[int | None, typer.Option(help="Average the newest N checkpoints of the run.", min=1)]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
-Precision = Annotated[str | None, typer.Option(help="float32 or bfloat16. Default: the run's, else float32.")]
+Beam = Annotated[int | None, typer.Option(metavar="N", help="Beam width; 1 is greedy. Default: the run's.", min=1)]
+Alpha = Annotated[
+    float | None, typer.Option(metavar="X", help="Length penalty ((5+|Y|)/6)^alpha. Default: the run's.", min=0)
+]
+Average = Annotated[int | None, typer.Option(metavar="N", help="Average the newest N checkpoints of the run.", min=1)]
+Device = Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda or mps.")]
+Precision = Annotated[
+    str | None, typer.Option(metavar="KIND", help="float32 or bfloat16. Default: the run's, else float32.")
+]
+DecodeOverrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="decode.KEY=VALUE", help="Settings of the search, such as decode.max_length=80."),
+]
 
 
 def command(door: Door) -> Door:
@@ -129,6 +143,7 @@ def train(
 
 @command
 def translate(
+    context: typer.Context,
     ckpt: Annotated[
         list[Path],
         typer.Option(
@@ -137,22 +152,29 @@ def translate(
             help="A run (what validates best), RUN/best, RUN/last, RUN/averaged; several form an ensemble.",
         ),
     ],
+    overrides: DecodeOverrides = None,
     inputs: Annotated[
-        list[Path] | None, typer.Option("--input", metavar="FILE", help="Read from here; default: stdin.")
+        list[Path] | None, typer.Option("--input", metavar="FILE", help="Read from here. Default: -, which is stdin.")
     ] = None,
     outputs: Annotated[
         list[Path] | None,
-        typer.Option("--output", metavar="FILE|DIR", help="Write here; one for each --input. Default: stdout."),
+        typer.Option("--output", metavar="FILE|DIR", help="Write here; one for each --input. Default: -, stdout."),
     ] = None,
-    file_format: Annotated[
-        str | None, typer.Option("--format", help="text, tsv or jsonl. Default: by the name of the input.")
+    format: Annotated[
+        str | None, typer.Option(metavar="KIND", help="text, tsv or jsonl. Default: by the name of the input.")
     ] = None,
     field: Annotated[
-        str | None, typer.Option(help="Column (a number, or a name in the first line) or key of the text.")
+        str | None,
+        typer.Option(
+            metavar="NAME|N",
+            help="Column (a number, or a name in the first line) or key of the text. Default: the source language.",
+        ),
     ] = None,
-    n_best: Annotated[int, typer.Option(help="So many translations a line, as columns.", min=1)] = 1,
+    n_best: Annotated[int, typer.Option(metavar="N", help="So many translations a line, as columns.", min=1)] = 1,
     scores: Annotated[bool, typer.Option("--scores", help="Each translation's score behind it.")] = False,
-    errors: Annotated[str, typer.Option(help="strict or replace, for bytes that are not UTF-8.")] = "strict",
+    errors: Annotated[
+        str, typer.Option(metavar="KIND", help="strict or replace, for bytes that are not UTF-8.")
+    ] = "strict",
     prefix: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A line each: what the translation has to start with.")
     ] = None,
@@ -171,38 +193,17 @@ def translate(
     unbuffered: Annotated[bool, typer.Option("--unbuffered", help="Answer each line as it comes.")] = False,
     beam: Beam = None,
     alpha: Alpha = None,
-    penalty: Annotated[
-        str | None, typer.Option(help="gnmt: ((5+|Y|)/6)^alpha, length: |Y|^alpha, or none.", rich_help_panel="Search")
-    ] = None,
-    min_length: Annotated[int | None, typer.Option(help="Pieces at least.", rich_help_panel="Search")] = None,
-    max_length: Annotated[int | None, typer.Option(help="Pieces at most.", rich_help_panel="Search")] = None,
-    groups: Annotated[
-        int | None, typer.Option(help="Diverse beam search in so many groups.", rich_help_panel="Search")
-    ] = None,
-    diversity: Annotated[
-        float | None, typer.Option(help="What repeating an earlier group costs.", rich_help_panel="Search")
-    ] = None,
-    sample: Annotated[
-        bool | None, typer.Option("--sample", help="Draw each piece at random.", rich_help_panel="Sampling")
-    ] = None,
-    temperature: Annotated[
-        float | None, typer.Option(help="Below 1 more careful, above more varied.", rich_help_panel="Sampling")
-    ] = None,
-    top_k: Annotated[int | None, typer.Option(help="From the k likeliest.", rich_help_panel="Sampling")] = None,
+    sample: Annotated[bool | None, typer.Option("--sample", help="Draw each piece at random.")] = None,
     top_p: Annotated[
-        float | None, typer.Option(help="From those that make up this probability.", rich_help_panel="Sampling")
+        float | None, typer.Option(metavar="P", help="Sample from the pieces that make up this probability.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of sampling.", rich_help_panel="Sampling")] = None,
+    seed: Annotated[int | None, typer.Option(metavar="N", help="Of sampling.")] = None,
     long_lines: Annotated[
-        str | None, typer.Option(help="split (at sentence ends) or cut.", rich_help_panel="Long lines")
+        str | None, typer.Option(metavar="KIND", help="split long lines (at sentence ends) or cut them.")
     ] = None,
-    max_source: Annotated[
-        int | None, typer.Option(help="Lines of more pieces are long.", rich_help_panel="Long lines")
-    ] = None,
-    batch_tokens: Annotated[int | None, typer.Option(help="Source pieces decoded together.")] = None,
+    precision: Precision = None,
     average: Average = None,
     device: Device = "auto",
-    precision: Precision = None,
     processes: Annotated[
         int,
         typer.Option("--gpus", "--processes", metavar="N", help="Share files among N GPUs or CPU processes.", min=1),
@@ -211,56 +212,26 @@ def translate(
 ) -> None:
     """Translate lines of text: one line out for each line in.
 
-    A job that was killed goes on where it was when the same command is given again.
+    A job that was killed goes on where it was when the same command is given again. All settings of the search are
+    decode.KEY=VALUE; the commonest are options too.
     """
-    from mt.translate.job import Job, plan_job
+    from mt.translate.plan import Job, plan_job
 
-    job = Job(
-        inputs=tuple(inputs or [None]),
-        outputs=tuple(outputs or [None]),
-        format=file_format,
-        field=field,
-        n_best=n_best,
-        scores=scores,
-        errors=errors,
-        prefixes=prefix,
-        references=score_ref,
-        unbuffered=unbuffered,
-        alignments=alignments,
-        attention=attention,
-        self_attention=self_attention,
-    )
-    plan_job(job, processes)  # before the model is opened: a wrong path is said at once
+    job, decode = _given(context, Job), _decode(context, overrides)
+    plan_job(job, processes)  # before torch is loaded: a wrong path is said at once
     if processes > 1:
         from mt.distributed import launch
 
         return launch(processes, [*sys.argv[1:], "--gpus", "1"], device)  # of an option given twice, the last counts
-    from mt.translate.command import translate as run_translation
+    from mt.translate.job import translate as run_translation
 
-    asked = {
-        "beam": beam,
-        "alpha": alpha,
-        "penalty": penalty,
-        "min_length": min_length,
-        "max_length": max_length,
-        "groups": groups,
-        "diversity": diversity,
-        "sample": sample,
-        "temperature": temperature,
-        "top_k": top_k,
-        "top_p": top_p,
-        "seed": seed,
-        "long_lines": long_lines,
-        "max_source": max_source,
-        "batch_tokens": batch_tokens,
-        "precision": precision,
-    }
-    decode = {name: value for name, value in asked.items() if value is not None}
     return run_translation(ckpt, job, device, average, decode, quiet)
 
 
 @command
 def evaluate(
+    context: typer.Context,
+    overrides: DecodeOverrides = None,
     ckpt: Annotated[
         list[Path] | None,
         typer.Option("--ckpt", metavar="RUN|CHECKPOINT", help="A model to score; several are compared."),
@@ -283,14 +254,12 @@ def evaluate(
     langs: Annotated[
         str | None, typer.Option(metavar="SRC-TGT", help="Languages. Default: the model's; without one, en-de.")
     ] = None,
-    output_file: Annotated[
-        Path | None, typer.Option("--output", metavar="FILE", help="Keep the model's translations here.")
-    ] = None,
+    output: Annotated[Path | None, typer.Option(metavar="FILE", help="Keep the model's translations here.")] = None,
     beam: Beam = None,
     alpha: Alpha = None,
+    precision: Precision = None,
     average: Average = None,
     device: Device = "auto",
-    precision: Precision = None,
     paper_bleu: Annotated[
         bool, typer.Option("--paper-bleu", help="Also the paper's tokenised, compound-split BLEU.")
     ] = False,
@@ -308,28 +277,10 @@ def evaluate(
 ) -> None:
     """Translate a test set and score it with sacreBLEU, or score files of translations."""
     from mt.console import Console
-    from mt.evaluate.command import evaluate as run_evaluation
+    from mt.evaluate.evaluation import evaluate as run_evaluation
     from mt.evaluate.request import Request
 
-    request = Request(
-        checkpoints=tuple(ckpt or ()),
-        hypotheses=tuple(hyp or ()),
-        source=src,
-        references=tuple(ref or ()),
-        testset=testset,
-        data=data,
-        languages=langs,
-        output_file=output_file,
-        beam=beam,
-        alpha=alpha,
-        average=average,
-        device=device,
-        precision=precision,
-        paper_bleu=paper_bleu,
-        multi30k_bleu=multi30k_bleu,
-        analysis=analysis,
-        all_checkpoints=all_checkpoints,
-    )
+    request = replace(_given(context, Request), decode=_decode(context, overrides))
     console = Console(quiet)
     if request.all_checkpoints:
         from mt.evaluate.curve import bleu_curve
@@ -338,6 +289,26 @@ def evaluate(
     else:
         shown = run_evaluation(request, console).shown(json_output)
     streams.write_out(f"{shown}\n")
+
+
+def _given(context: typer.Context, kind: type[Asked]) -> Asked:
+    """A dataclass of the parameters that have its fields' names; those not given keep its defaults."""
+    given = {field.name: context.params.get(field.name) for field in fields(kind)}
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in given.items()
+        if value not in (None, [], ())
+    }
+    return kind(**values)
+
+
+def _decode(context: typer.Context, overrides: list[str] | None) -> dict[str, object]:
+    """What options and decode.KEY=VALUE ask of the search; an override goes over an option."""
+    from mt.config import DecodeConfig, decode_overrides
+
+    options = {key: context.params.get(key) for key in DecodeConfig.model_fields}
+    given = [f"decode.{key}={value}" for key, value in options.items() if value is not None]
+    return decode_overrides([*given, *(overrides or [])])
 
 
 @command

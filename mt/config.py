@@ -274,6 +274,33 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     return _validated(values, origins, str(path))
 
 
+def decode_overrides(overrides: Sequence[str]) -> dict[str, Any]:
+    """What `decode.key=value` overrides set, by key; to be put over the decode section of a run.
+
+    Raises ConfigError for a key of another section, an unknown one, or a value that its key cannot have.
+    """
+    values: dict[str, Any] = {}
+    origins: dict[Key, str] = {}
+    for override in overrides:
+        key, value = _parse_override(override)
+        if key[0] != "decode":
+            raise ConfigError(
+                f"override {override}: a trained model fixes {key[0]}; only decode.key=value can be given here"
+            )
+        _set(values, key, value, override)
+        origins[key] = f"override {override}"
+    values = _coerced(Config, values)
+    try:
+        Config.model_validate(values)
+    except ValidationError as error:
+        # Whether the keys fit together depends on those of the run.
+        wrong = [dict(problem) for problem in error.errors() if len(problem["loc"]) > 1]
+        if wrong:
+            raise ConfigError("\n".join(_sentence(problem, origins, "decode") for problem in wrong)) from None
+    decode: dict[str, Any] = values.get("decode", {})
+    return decode
+
+
 def parse_config(text: str, name: str) -> Config:
     """Read back what `dump_config` wrote; `name` is used in errors."""
     values, lines = _parse_yaml(text, name)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from mt.errors import DataError, DiskError, WriteError
+from mt.errors import DataError, DiskError, UsageError, WriteError
 
 Bytes = bytes | memoryview
 
@@ -71,6 +71,14 @@ def is_special(path: Path) -> bool:
         mode = path.stat().st_mode
         return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
     return False
+
+
+def check_target(path: Path) -> None:
+    """Raise UsageError where a file cannot be written for want of its folder, or over one: before long work is done."""
+    if path.is_dir():
+        raise UsageError(f"{path}: is a folder; name a file")
+    if not final_path(path).parent.is_dir():
+        raise UsageError(f"{path}: there is no folder {path.parent}; make it first")
 
 
 def write_through(path: Path, parts: Iterable[Bytes]) -> None:

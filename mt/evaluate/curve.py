@@ -10,9 +10,8 @@ from mt.checkpoint import AVERAGED, list_checkpoints
 from mt.console import Console
 from mt.errors import CheckpointError
 from mt.evaluate.bleu import bleu
-from mt.evaluate.command import find_testset
-from mt.evaluate.models import Model, find_model, translate
-from mt.evaluate.records import add_records
+from mt.evaluate.evaluation import add_records, find_testset
+from mt.evaluate.models import Candidate, find_model, translate
 from mt.evaluate.request import Request
 from mt.evaluate.tables import curve_table
 
@@ -52,8 +51,8 @@ def bleu_curve(request: Request, console: Console) -> BleuCurve:
     The curve goes into the run's curves.json as well, one for each test set and way of decoding.
     Raises CheckpointError when there is no run or no checkpoint.
     """
-    (run,) = request.checkpoints
-    models = [find_model(path, request.beam, request.alpha, request.precision) for path in _checkpoints(run)]
+    (run,) = request.ckpt
+    models = [find_model(path, request.decode) for path in _checkpoints(run)]
     testset = find_testset(request, models)
     states = [_state(model) for model in models]
     translations = [translate(model, testset.sources, request.device, console) for model in models]
@@ -76,7 +75,7 @@ def _checkpoints(run: Path) -> list[Path]:
     return [*found, *([averaged] if averaged.is_dir() else [])]
 
 
-def _state(model: Model) -> dict[str, Any]:
+def _state(model: Candidate) -> dict[str, Any]:
     path = model.checkpoints[0] / "state.json"
     try:
         state: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -22,8 +22,8 @@ from mt.translate.translator import Translator, decode_settings
 
 
 @dataclass(frozen=True)
-class Model:
-    """A checkpoint, or several to be averaged, and how it decodes; weights are not read yet."""
+class Candidate:
+    """A model to be scored: a checkpoint, or several to be averaged, and how it decodes; weights are not read yet."""
 
     path: Path  # as given: a run or a checkpoint
     checkpoints: tuple[Path, ...]
@@ -54,27 +54,19 @@ class Model:
         return f"{self.path} ({', '.join([*weights, self.decoding])})"
 
 
-def find_model(
-    path: Path,
-    beam: int | None = None,
-    alpha: float | None = None,
-    precision: str | None = None,
-    average: int | None = None,
-) -> Model:
-    """The model meant by a path; None means what the run's config says.
+def find_model(path: Path, decode: Mapping[str, object] | None = None, average: int | None = None) -> Candidate:
+    """The model meant by a path; keys of `decode` go over its config's.
 
     Raises CheckpointError when there is no such checkpoint.
     """
     choice = choose_checkpoint(path) if average is None else None
     checkpoints = (choice.path,) if choice else tuple(last_checkpoints(path, average or 1))
     config = read_config(checkpoints[-1])
-    asked = {"beam": beam, "alpha": alpha, "precision": precision}
-    changes = {name: value for name, value in asked.items() if value is not None}
     reason = choice.reason if choice else ""
-    return Model(path, checkpoints, config, decode_settings(config.decode, changes), reason)
+    return Candidate(path, checkpoints, config, decode_settings(config.decode, decode or {}), reason)
 
 
-def own_testset(model: Model) -> TestSet:
+def own_testset(model: Candidate) -> TestSet:
     """The test set that the run's config names, as it was prepared.
 
     Raises DataError when there is none, or when what lies prepared is another.
@@ -94,7 +86,7 @@ def own_testset(model: Model) -> TestSet:
     return TestSet(" + ".join(names), f"{data.src}-{data.tgt}", str(data.dir), sources, (references,))
 
 
-def translate(model: Model, sources: Sequence[str], device: str, console: Console) -> list[str]:
+def translate(model: Candidate, sources: Sequence[str], device: str, console: Console) -> list[str]:
     """One translation for each source; those of a run's checkpoint are kept in the run and used again."""
     kept = _kept_file(model, sources, device)
     if kept is not None and (translations := _read_kept(kept, len(sources))) is not None:
@@ -111,7 +103,7 @@ def translate(model: Model, sources: Sequence[str], device: str, console: Consol
     return translations
 
 
-def _kept_file(model: Model, sources: Sequence[str], device: str) -> Path | None:
+def _kept_file(model: Candidate, sources: Sequence[str], device: str) -> Path | None:
     """The file whose name stands for all that decides a translation: weights, decoding, text, kind of device."""
     if model.run is None or len(model.checkpoints) > 1:
         return None

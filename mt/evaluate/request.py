@@ -1,10 +1,12 @@
 """What `mt evaluate` is asked for; a request that cannot be carried out is refused in a sentence."""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mt.errors import UsageError
+from mt.files import check_target
 
 _LANGUAGES = re.compile(r"([a-zA-Z]{2,3})-([a-zA-Z]{2,3})")
 
@@ -16,17 +18,15 @@ class Request:
     Raises UsageError when these do not go together.
     """
 
-    checkpoints: tuple[Path, ...] = ()  # runs or checkpoints
-    hypotheses: tuple[Path, ...] = ()  # files of translations
-    source: Path | None = None
-    references: tuple[Path, ...] = ()
+    ckpt: tuple[Path, ...] = ()  # runs or checkpoints
+    hyp: tuple[Path, ...] = ()  # files of translations
+    src: Path | None = None
+    ref: tuple[Path, ...] = ()
     testset: str | None = None
     data: Path | None = None
-    languages: str | None = None  # such as en-de
-    output_file: Path | None = None
-    beam: int | None = None
-    alpha: float | None = None
-    precision: str | None = None  # float32 or bfloat16
+    langs: str | None = None  # such as en-de
+    output: Path | None = None
+    decode: Mapping[str, object] = field(default_factory=dict)  # keys that go over the run's decode section
     average: int | None = None
     device: str = "auto"
     paper_bleu: bool = False
@@ -41,45 +41,42 @@ class Request:
             self._check_curve()
 
     def _check_systems(self) -> None:
-        systems = [*self.checkpoints, *self.hypotheses]
+        systems = [*self.ckpt, *self.hyp]
         if not systems:
             raise UsageError("nothing to score: give --ckpt, a model, or --hyp, a file of translations")
         if twice := [path for path in systems if systems.count(path) > 1]:
             raise UsageError(f"{twice[0]} is given twice; to compare settings, keep each output and give it as --hyp")
-        if not self.checkpoints:
-            decoding = {
-                "--beam": self.beam,
-                "--alpha": self.alpha,
-                "--precision": self.precision,
-                "--average": self.average,
-            }
-            if given := [option for option, value in decoding.items() if value is not None]:
+        if not self.ckpt:
+            given = [f"decode.{key}" for key in self.decode] + (["--average"] if self.average is not None else [])
+            if given:
                 raise UsageError(f"{given[0]} is about translating, but there is no --ckpt to translate with")
-        if self.output_file is not None and (self.hypotheses or len(self.checkpoints) > 1):
-            raise UsageError("--output keeps the translations of one --ckpt; score several models one at a time")
+        if self.output is not None:
+            if self.hyp or len(self.ckpt) > 1:
+                raise UsageError("--output keeps the translations of one --ckpt; score several models one at a time")
+            check_target(self.output)
 
     def _check_testset(self) -> None:
-        if self.testset is not None and (self.source or self.references):
+        if self.testset is not None and (self.src or self.ref):
             raise UsageError("give either --testset or --src and --ref")
         if self.data is not None and self.testset is None:
             raise UsageError("--data is the folder of a --testset, which is missing")
-        if self.testset is None and not self.references and (self.source or not self.checkpoints):
+        if self.testset is None and not self.ref and (self.src or not self.ckpt):
             raise UsageError("--ref is missing: the translations to score against; or name a --testset")
-        if self.references and self.checkpoints and self.source is None:
+        if self.ref and self.ckpt and self.src is None:
             raise UsageError("--ref needs --src beside it: the sentences to translate")
-        if self.languages is not None and not _LANGUAGES.fullmatch(self.languages):
-            raise UsageError(f"--langs {self.languages}: give source and target language, such as en-de")
+        if self.langs is not None and not _LANGUAGES.fullmatch(self.langs):
+            raise UsageError(f"--langs {self.langs}: give source and target language, such as en-de")
 
     def _check_curve(self) -> None:
         others = {
-            "--hyp": self.hypotheses,
+            "--hyp": self.hyp,
             "--average": self.average,
-            "--output": self.output_file,
+            "--output": self.output,
             "--paper-bleu": self.paper_bleu,
             "--multi30k-bleu": self.multi30k_bleu,
             "--analysis": self.analysis,
         }
-        if len(self.checkpoints) != 1:
+        if len(self.ckpt) != 1:
             raise UsageError("--all-checkpoints is about one run: give one --ckpt")
         if given := [option for option, value in others.items() if value]:
             raise UsageError(f"--all-checkpoints does not go with {given[0]}")

@@ -2,12 +2,16 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
+from mt.console import counted
 from mt.errors import UsageError
 from mt.translate.translator import PieceScores, Translation
 
 Result = Translation | PieceScores
+
+_SCORING = ("log_probability", "score", "pieces", "piece_log_probabilities")  # said of a translation that was given
 
 
 class LineFormat(Protocol):
@@ -25,36 +29,42 @@ class LineFormat(Protocol):
         """The line of output."""
 
 
-def line_format(
-    kind: str, field: str | None, n_best: int, scores: bool, alignments: bool = False, scoring: bool = False
-) -> LineFormat:
+@dataclass(frozen=True)
+class Results:
+    """What stands on a line of output: so many translations, and what is said of each."""
+
+    n_best: int = 1
+    scores: bool = False
+    alignments: bool = False
+    scoring: bool = False  # not translations, but the scores of given ones
+
+
+def line_format(kind: str, field: str | None, language: str, results: Results, first: str = "") -> LineFormat:
     """The format of that name: text, tsv or jsonl.
 
-    field: the column (a number from 1, or a name in the first line) or key that holds the text.
-    scores, alignments: whether each translation's stands beside it.
-    scoring: results are the scores of given translations.
+    field: the column (a number from 1, or a name in the first line) or key that holds the text. None means the one
+    named by the source `language`, as in prepare; a table whose `first` line has no such name is read from column 1.
     Raises UsageError for a field that cannot be.
     """
-    columns = Columns(n_best, scores, alignments, scoring)
     if kind == "tsv":
-        return Table(columns, field or "1")
+        return Table(Columns(results), field or (language if language in first.split("\t") else "1"))
     if kind == "jsonl":
-        return JsonLines(field or "source", n_best, scores, alignments)
+        return JsonLines((field,) if field else (language, f"translation.{language}", "source"), results)
     if field is not None:
         raise UsageError(f"--field {field}: plain text has no fields; give --format tsv or jsonl where it has")
-    return PlainText(columns)
+    return PlainText(Columns(results))
 
 
 class Columns:
     """Results as cells, always as many: each translation, its score and alignment, or what scoring one says."""
 
-    def __init__(self, n_best: int, scores: bool, alignments: bool, scoring: bool) -> None:
-        kinds = ["translation", *(["score"] if scores else []), *(["alignment"] if alignments else [])]
-        ranks = [f"_{rank}" for rank in range(1, n_best + 1)] if n_best > 1 else [""]
+    def __init__(self, results: Results) -> None:
+        kinds = ["translation", *(["score"] if results.scores else []), *(["alignment"] if results.alignments else [])]
+        ranks = [f"_{rank}" for rank in range(1, results.n_best + 1)] if results.n_best > 1 else [""]
         self.names = [f"{kind}{rank}" for rank in ranks for kind in kinds]
-        if scoring:
-            self.names = ["log_probability", "score", "pieces", "piece_log_probabilities"]
-        self._scores, self._alignments = scores, alignments
+        if results.scoring:
+            self.names = list(_SCORING)
+        self._results = results
 
     def cells(self, results: Sequence[Result]) -> list[str]:
         cells = [cell for result in results for cell in self._cells(result)]
@@ -63,8 +73,8 @@ class Columns:
     def _cells(self, result: Result) -> list[str]:
         if isinstance(result, Translation):
             text = result.text.replace("\t", " ") if len(self.names) > 1 else result.text
-            score = [f"{result.score:.6f}"] if self._scores else []
-            return [text, *score, *([result.alignment] if self._alignments else [])]
+            score = [f"{result.score:.6f}"] if self._results.scores else []
+            return [text, *score, *([result.alignment] if self._results.alignments else [])]
         logps = " ".join(f"{logp:.6f}" for logp in result.log_probabilities)
         pieces = " ".join(result.pieces).replace("\t", " ")
         return [f"{result.log_probability:.6f}", f"{result.score:.6f}", pieces, logps]
@@ -108,7 +118,7 @@ class Table:
     def text(self, line: str) -> str:
         cells = line.split("\t")
         if line and len(cells) <= self._index:
-            raise ValueError(f"has {len(cells)} columns, so no column {self._index + 1}")
+            raise ValueError(f"has {counted(len(cells), 'column')}, so no column {self._index + 1}")
         return cells[self._index] if line else ""
 
     def render(self, line: str, results: Sequence[Result]) -> str:
@@ -117,27 +127,38 @@ class Table:
 
 
 class JsonLines:
-    """A line is an object, which gains keys: translation, and as asked score and n_best; its others stay."""
+    """A line is an object, which keeps its keys and gains: translation, and as asked score, alignment and n_best.
+
+    A result whose key the object has already is written as mt_translation, mt_score and so on.
+    """
 
     has_header = False
 
-    def __init__(self, field: str, n_best: int, scores: bool, alignments: bool) -> None:
-        self._field, self._n_best, self._scores, self._alignments = field, n_best, scores, alignments
+    def __init__(self, fields: Sequence[str], results: Results) -> None:
+        self._fields, self._results = fields, results
+        kinds = {"score": results.scores, "alignment": results.alignments, "n_best": results.n_best > 1}
+        self._names = (
+            _SCORING if results.scoring else ("translation", *(kind for kind, asked in kinds.items() if asked))
+        )
 
     def header(self, line: str) -> str:
         return line
 
     def text(self, line: str) -> str:
-        found: Any = _object(line)
-        for key in self._field.split("."):
-            found = found.get(key) if isinstance(found, dict) else None
-        if line.strip() and not isinstance(found, str):
-            raise ValueError(f"has no text under {self._field}; name its key with --field")
-        return found.replace("\n", " ") if found else ""
+        record = _object(line)
+        texts = [text for text in (_value(record, field) for field in self._fields) if isinstance(text, str)]
+        if not texts and line.strip():
+            raise ValueError(f"has no text under {' or '.join(self._fields)}; name its key with --field")
+        if taken := [name for name in self._names if name in record and f"mt_{name}" in record]:
+            raise ValueError(f"has the keys {taken[0]} and mt_{taken[0]} already; rename one of them")
+        return texts[0].replace("\n", " ") if texts else ""
 
     def render(self, line: str, results: Sequence[Result]) -> str:
-        record = json.dumps({**_object(line), **self._keys(results)}, ensure_ascii=False)
-        return record if line.strip() else ""
+        if not line.strip():
+            return ""
+        record = _object(line)
+        new = {f"mt_{key}" if key in record else key: value for key, value in self._keys(results).items()}
+        return json.dumps({**record, **new}, ensure_ascii=False)
 
     def _keys(self, results: Sequence[Result]) -> dict[str, Any]:
         best = results[0]
@@ -149,11 +170,11 @@ class JsonLines:
                 "piece_log_probabilities": [round(logp, 6) for logp in best.log_probabilities],
             }
         keys: dict[str, Any] = {"translation": best.text}
-        if self._scores:
+        if self._results.scores:
             keys["score"] = round(best.score, 6)
-        if self._alignments:
+        if self._results.alignments:
             keys["alignment"] = best.alignment
-        if self._n_best > 1:
+        if self._results.n_best > 1:
             found = [result for result in results if isinstance(result, Translation)]
             keys["n_best"] = [{"translation": one.text, "score": round(one.score, 6)} for one in found]
         return keys
@@ -162,9 +183,26 @@ class JsonLines:
 def _object(line: str) -> dict[str, Any]:
     """The object on a line; none on a blank one."""
     try:
-        record = json.loads(line.strip() or "{}")
+        record = json.loads(line.strip() or "{}", object_pairs_hook=_with_unique_keys)
     except (json.JSONDecodeError, RecursionError):
         raise ValueError("is not JSON") from None
     if not isinstance(record, dict):
         raise ValueError("is not a JSON object")
     return record
+
+
+def _with_unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"has the key {key} twice")
+        found[key] = value
+    return found
+
+
+def _value(record: dict[str, Any], field: str) -> Any:
+    """What stands under a key, or under keys inside keys that dots part."""
+    found: Any = record
+    for key in field.split("."):
+        found = found.get(key) if isinstance(found, dict) else None
+    return found

@@ -2,129 +2,90 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
-from itertools import chain, islice
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
-from mt.console import Console
-from mt.distributed import World
-from mt.errors import DataError, UsageError
+from mt.console import Console, counted
+from mt.device import choose_device
+from mt.distributed import LostContactError, World, joined
+from mt.errors import DataError, Interrupted
+from mt.files import is_special, writing
+from mt.streams import write_out
 from mt.translate.attention import SHOWN, alignments, only_model, write_attention
-from mt.translate.formats import LineFormat, line_format
-from mt.translate.output import Output, Progress
-from mt.translate.parts import Parts
+from mt.translate.formats import LineFormat, Results, line_format
+from mt.translate.output import Output, Parts, Progress, compressor
+from mt.translate.plan import Job, Stream, plan_job
 from mt.translate.reading import Chunk, Reader, count_lines, open_reader
 from mt.translate.translator import Translation, Translator
 
 # Lines translated together: enough to sort into full batches, few enough that a kill costs little.
 CHUNK_LINES = 2_000
+FIRST_CHUNK_LINES = 250  # fewer at the beginning, so that a job stopped early keeps something
 REPORT_SECONDS = 30  # between lines of progress where there is no terminal
 SHOWN_NOTES = 20  # long lines are named one by one up to this many
 
-Stream = Path | None  # None stands for stdin or stdout
 
+def translate(
+    checkpoints: Sequence[Path],
+    job: Job,
+    device: str = "auto",
+    average: int | None = None,
+    decode: Mapping[str, object] | None = None,
+    quiet: bool = False,
+) -> None:
+    """`mt translate` in each process that takes part in it: open the model and run the job.
 
-@dataclass(frozen=True)
-class Job:
-    """What is read, what is written, and how."""
-
-    inputs: tuple[Stream, ...] = (None,)
-    outputs: tuple[Stream, ...] = (None,)  # one for each input, or a folder for all
-    format: str | None = None  # text, tsv or jsonl; None: by the name of the input
-    field: str | None = None  # the column or key that holds the text
-    n_best: int = 1
-    scores: bool = False
-    errors: str = "strict"  # strict or replace, for bytes that are not UTF-8
-    prefixes: Stream = None  # a line each: what the translation has to start with
-    references: Stream = None  # a line each: translations to score, in place of making any
-    unbuffered: bool = False  # answer each line as it comes
-    alignments: bool = False  # beside each translation, which word comes from which
-    attention: Stream = None  # write the attention weights of the first lines here, as .json or as an .html page
-    self_attention: bool = False  # those of self-attention too
-
-
-def plan_job(job: Job, processes: int = 1) -> list[tuple[Stream, Stream]]:
-    """The input and output of each file. Raises UsageError where they do not fit, before any work is done."""
-    if processes > 1 and (None in job.inputs or None in job.outputs):
-        raise UsageError("several processes share files, no pipes: give --input and --output")
-    if job.format not in (None, "text", "tsv", "jsonl"):
-        raise UsageError(f"--format {job.format}: there are text, tsv and jsonl")
-    if job.errors not in ("strict", "replace"):
-        raise UsageError(f"--errors {job.errors}: there are strict and replace")
-    outputs = job.outputs
-    if len(outputs) == 1 and outputs[0] is not None and outputs[0].is_dir():
-        outputs = tuple(outputs[0] / (source.name if source is not None else "stdin") for source in job.inputs)
-    if outputs == (None,):
-        outputs *= len(job.inputs)
-    if len(outputs) != len(job.inputs):
-        raise UsageError(
-            f"{len(job.inputs)} inputs and {len(outputs)} outputs: give an --output for each --input, or one folder"
-        )
-    files = [path for path in outputs if path is not None]
-    if len(set(files)) < len(files):
-        raise UsageError("two outputs have the same name: give an --output of its own for each --input")
-    if job.prefixes is not None and job.references is not None:
-        raise UsageError("give either --prefix or --score-ref")
-    if len(job.inputs) > 1 and (job.prefixes or job.references):
-        raise UsageError("--prefix and --score-ref go line by line with one --input, but there are several")
-    if job.attention is not None and job.attention.suffix.lower() not in (".json", ".html", ".htm"):
-        raise UsageError(f"--attention {job.attention}: name a .json file, or an .html page")
-    if job.attention is not None:
-        _check_folder(job.attention)
-    plan = list(zip(job.inputs, outputs, strict=True))
-    for source, target in plan:
-        _check_paths(source, target)
-    return plan
-
-
-def _check_paths(source: Stream, target: Stream) -> None:
-    if source is not None and not source.exists():
-        raise UsageError(f"{source}: no such file")
-    if source is not None and source.is_dir():
-        raise UsageError(f"{source}: is a folder; name a file")
-    if target is not None:
-        _check_folder(target)
-    if source is not None and target is not None and target.exists() and target.samefile(source):
-        raise UsageError(f"{target}: is the input itself; name another --output")
-
-
-def _check_folder(path: Path) -> None:
-    if not path.parent.is_dir():
-        raise UsageError(f"{path}: there is no folder {path.parent}; make it first")
+    Raises what Translator and run_job raise.
+    """
+    with joined(choose_device(device)) as world:
+        console = Console(quiet or not world.is_main)
+        try:
+            with world.main_first():
+                translator = Translator(*checkpoints, device=device, average=average, decode=decode)
+            console.say(f"model: {translator.name}")
+            run_job(translator, job, console, world)
+        except LostContactError as error:
+            if world.is_main:
+                raise
+            raise SystemExit(error.exit_status) from None  # the process that failed, or the launcher, says why
 
 
 def run_job(translator: Translator, job: Job, console: Console, world: World | None = None) -> None:
     """Translate each input into its output, line for line, in order; an output gets its name when it is whole.
 
     world: the processes that share the work, chunk by chunk in turn; the first of them writes the outputs.
-    Raises DataError naming the file and line that cannot be read, or the file that cannot be written.
+    Raises DataError naming the file and line that cannot be read, WriteError naming the file that cannot be written,
+    Interrupted after a Ctrl-C that has left something to go on from.
     """
     world = world or World()
     plan, shown = plan_job(job, world.size), list[tuple[str, str]]()
     if job.alignments or job.attention is not None:
         only_model(translator)
-    _check_same_inputs(job, world)
+    _check_same_inputs([source for source, _ in plan if source is not None], world)
     for source, target in plan:
-        reader = open_reader(source, job.prefixes or job.references, job.errors)
+        reader = open_reader(source, job.prefix or job.score_ref, job.errors)
         if source is None and sys.stdin.isatty():
             console.say("type a line to translate; end with Ctrl-D")
         work = _Work(translator, reader, job, source, target, console, shown)
         if target is None:
             _answer(work)
+        elif is_special(target):
+            _write_straight(work, target)
         elif world.is_main:
             _write(work, reader, target, world, console)
         else:
             _help(work, reader, target, world)
     if job.attention is not None and world.is_main:
         write_attention(translator, shown, job.attention, job.self_attention)
-        console.say(f"attention of {len(shown)} lines: {job.attention}")
+        console.say(f"attention of {counted(len(shown), 'line')}: {job.attention}")
 
 
-def _check_same_inputs(job: Job, world: World) -> None:
+def _check_same_inputs(inputs: Sequence[Path], world: World) -> None:
     """Raise DataError where another machine has other files under the names of the inputs: it would work in vain."""
-    sizes = [source.stat().st_size for source in job.inputs if source is not None]
+    sizes = [source.stat().st_size for source in inputs]
     if world.told(sizes) != sizes:
         raise DataError(
             f"process {world.rank} finds inputs of other sizes than the main process: "
@@ -134,30 +95,48 @@ def _check_same_inputs(job: Job, world: World) -> None:
 
 def _answer(work: "_Work") -> None:
     """Write to stdout, each chunk as soon as it is made."""
-    for text in chain([work.start(Progress())], map(work.translated, work.chunks())):
-        sys.stdout.buffer.write(text.encode(errors="replace"))
-        sys.stdout.buffer.flush()
+    for text in work.texts():
+        write_out(text)
+
+
+def _write_straight(work: "_Work", target: Path) -> None:
+    """Write to a device or a FIFO: what has passed through it cannot be gone on from."""
+    compress = compressor(target)
+    with writing(target):
+        file = target.open("wb", buffering=0)
+    with file:
+        for text in work.texts():
+            with writing(target):
+                file.write(compress(text.encode(errors="replace")))
 
 
 def _write(work: "_Work", reader: Reader, target: Path, world: World, console: Console) -> None:
     """Write the output in order: the chunks that this process makes, and those that it gets from the others."""
-    parts = Parts(target, work.settings, world)
-    with Output(target, work.settings) as output:
-        if world.size > 1:
-            parts.open()
-        before = Progress(**world.told(vars(output.progress)))
-        if head := work.start(before):
-            output.append(head, reader.done, reader.sha256)
-        if before.lines:
-            console.say(f"{target}: going on after line {before.lines:,}")
-        for chunk in work.chunks():
-            if world.owns(work.turn(chunk)):
-                text = work.translated(chunk)
-            else:
-                text = parts.wait(reader.done, reader.sha256)
-                work.advance(len(chunk.lines))
-            output.append(text, reader.done, reader.sha256)
-            parts.drop(reader.done, reader.sha256)
+    parts, output = Parts(target, work.settings, world), Output(target, work.settings)
+    try:
+        with output:
+            if world.size > 1:
+                parts.open()
+            before = Progress(**world.told(vars(output.progress)))
+            if head := work.start(before, output.sidecar):
+                output.append(head, reader.done, reader.sha256)
+            if before.lines:
+                console.say(f"{target}: going on after line {before.lines:,}")
+            for turn, chunk in enumerate(work.chunks()):
+                if world.owns(turn):
+                    text = work.translated(chunk)
+                else:
+                    text = parts.wait(reader.done, reader.sha256)
+                    work.advance(len(chunk.lines))
+                output.append(text, reader.done, reader.sha256)
+                parts.drop(reader.done, reader.sha256)
+    except KeyboardInterrupt:
+        if not output.progress.lines:
+            raise
+        raise Interrupted(
+            f"{target}: stopped by Ctrl-C after {counted(output.progress.lines, 'line')}; "
+            "the same command goes on from there"
+        ) from None
     world.wait()  # a process that is late still looks for the folder, or makes what was there already
     parts.close()
 
@@ -168,8 +147,8 @@ def _help(work: "_Work", reader: Reader, target: Path, world: World) -> None:
     before = Progress(**world.told({}))
     parts.check()
     work.start(before)
-    for chunk in work.chunks():
-        if world.owns(work.turn(chunk)) and not parts.has(reader.done, reader.sha256):
+    for turn, chunk in enumerate(work.chunks()):
+        if world.owns(turn) and not parts.has(reader.done, reader.sha256):
             parts.put(work.translated(chunk), reader.done, reader.sha256)
     world.wait()
 
@@ -190,9 +169,9 @@ class _Work:
         self._shown = shown  # pairs whose attention is to be written
         self._translator, self._reader, self._job, self._console = translator, reader, job, console
         self._kind = job.format or _kind_by_name(reader.name)
-        self._format: LineFormat = line_format(
-            self._kind, job.field, job.n_best, job.scores, job.alignments, scoring=job.references is not None
-        )
+        results = Results(job.n_best, job.scores, job.alignments, scoring=job.score_ref is not None)
+        first = reader.peek() if self._kind == "tsv" else ""
+        self._format: LineFormat = line_format(self._kind, job.field, translator.source_language, results, first)
         at_terminal = source is None and sys.stdin.isatty()
         self._chunk_lines = 1 if job.unbuffered or at_terminal else CHUNK_LINES
         self._total = None if console.quiet else count_lines(source)
@@ -211,14 +190,14 @@ class _Work:
             "scores": self._job.scores,
             "alignments": self._job.alignments,
             "errors": self._job.errors,
-            "score_ref": self._job.references is not None,
+            "score_ref": self._job.score_ref is not None,
             "chunk_lines": self._chunk_lines,
         }
 
-    def start(self, before: Progress) -> str:
+    def start(self, before: Progress, sidecar: Path | None = None) -> str:
         """Pass over what was done before; gives the output's first line where that names columns and is not yet made.
 
-        Raises DataError when the input is not what was read then.
+        sidecar: the file that says what was done. Raises DataError when the input is not what was read then.
         """
         head = ""
         if self._format.has_header:
@@ -229,9 +208,14 @@ class _Work:
         if self._reader.sha256 != before.input_sha256:
             raise DataError(
                 f"{self._reader.name}: is not what the unfinished job began with; "
-                "put it back, or remove the output's .progress file to start anew"
+                f"put it back, or remove {sidecar} to start anew"
             )
         return ""
+
+    def texts(self) -> Iterator[str]:
+        """The whole output, chunk by chunk."""
+        yield self.start(Progress())
+        yield from map(self.translated, self.chunks())
 
     def chunks(self) -> Iterator[Chunk]:
         """The rest of the input, chunk by chunk, telling how far it has come."""
@@ -242,17 +226,17 @@ class _Work:
         is_shown = self._chunk_lines > 1 and not (self._to_stdout and sys.stdout.isatty())
         tracking = self._console.track("translating", total=left) if is_shown else nullcontext(lambda count: None)
         with tracking as self.advance:
-            while (chunk := self._reader.read(self._chunk_lines)).lines:
+            while (chunk := self._reader.read(self._next_lines())).lines:
                 yield chunk
                 if not self._console.is_terminal and time.monotonic() - last_told > REPORT_SECONDS:
                     last_told = time.monotonic()
                     self._tell((self._reader.done - done_before) / (last_told - begun))
         if self._notes > SHOWN_NOTES:
-            self._console.warn(f"{self._reader.name}: {self._notes - SHOWN_NOTES:,} more long lines")
+            self._console.warn(f"{self._reader.name}: {counted(self._notes - SHOWN_NOTES, 'more long line')}")
 
-    def turn(self, chunk: Chunk) -> int:
-        """The number of a chunk, by which several processes take turns."""
-        return (chunk.first - 1) // self._chunk_lines
+    def _next_lines(self) -> int:
+        """The size of the next chunk: as many lines as came before it, within bounds."""
+        return min(self._chunk_lines, max(FIRST_CHUNK_LINES, self._reader.done))
 
     def translated(self, chunk: Chunk) -> str:
         """The lines of output for those of the chunk."""
@@ -261,7 +245,7 @@ class _Work:
     def _answers(self, chunk: Chunk) -> list[str]:
         lines, beside = self._reader.texts(chunk), self._reader.texts_beside(chunk)
         texts = [self._text(line, number) for number, line in enumerate(lines, chunk.first)]
-        if self._job.references is not None:
+        if self._job.score_ref is not None:
             self._show(zip(texts, beside, strict=True))
             results = [[scores] for scores in self._translator.score(texts, beside, self.advance)]
             return [self._format.render(line, found) for line, found in zip(lines, results, strict=True)]

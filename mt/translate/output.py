@@ -1,18 +1,27 @@
-"""An output file that grows by whole chunks, survives a kill, and gets its name when it is complete."""
+"""Output files that grow by whole chunks, survive a kill, and get their name when they are complete."""
 
 import bz2
 import fcntl
 import gzip
+import hashlib
 import json
 import lzma
 import os
+import shutil
+import stat
+import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from mt.distributed import World
 from mt.errors import DataError, UsageError
+from mt.files import rename, write_whole, writing
+
+POLL_SECONDS = 0.05  # between two looks for the chunk of another process
 
 
 @dataclass(frozen=True)
@@ -28,58 +37,55 @@ class Output:
     """A file in the making: beside it lie .NAME.partial, the chunks so far, and .NAME.progress, how far they reach.
 
     settings: all that decides what the file will hold; a job goes on only under the same.
-    Raises UsageError when an unfinished job of other settings is there, or one at work, DataError when the disk fails.
+    Raises UsageError when an unfinished job of other settings is there, or one at work, WriteError when the file
+    cannot be written.
     """
 
     def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
         self._path, self._settings = path, dict(settings)
         self._partial = path.with_name(f".{path.name}.partial")
-        self._sidecar = path.with_name(f".{path.name}.progress")
-        self._compress = _compressor(path)
+        self.sidecar = path.with_name(f".{path.name}.progress")
+        self._compress = compressor(path)
         self.progress = self._read_progress()
 
     def __enter__(self) -> Self:
-        try:
+        with writing(self._path):
             self._file = self._partial.open("ab")
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UsageError(f"{self._path}: another job is writing it") from None
             self._file.truncate(self.progress.bytes)  # a chunk that was written, but not yet noted, is made again
-        except BlockingIOError:
-            raise UsageError(f"{self._path}: another job is writing it") from None
-        except OSError as error:
-            raise self._failure(error) from None
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Give the file its name if all went well; else leave what is there to go on from."""
-        with self._file:
+        with writing(self._path), self._file:
             if kind is None:
-                try:
-                    self._partial.replace(self._path)
-                    self._sidecar.unlink(missing_ok=True)
-                except OSError as failure:
-                    raise self._failure(failure) from None
+                with suppress(FileNotFoundError):
+                    self._partial.chmod(stat.S_IMODE(self._path.stat().st_mode))
+                rename(self._partial, self._path)
+                self.sidecar.unlink(missing_ok=True)
             elif not self.progress.lines:
                 self._partial.unlink(missing_ok=True)
 
     def append(self, text: str, lines: int, input_sha256: str) -> None:
         """Write a chunk through to the disk, then note it: `lines` lines of input are done, whose hash is given."""
         data = self._compress(text.encode(errors="replace"))  # JSON can say half a character
-        try:
+        with writing(self._path):
             self._file.write(data)
             self._file.flush()
             os.fsync(self._file.fileno())
             self.progress = Progress(lines, input_sha256, self.progress.bytes + len(data))
-            new = self._sidecar.with_suffix(".new")
+            new = self.sidecar.with_suffix(".new")
             new.write_text(json.dumps({"settings": self._settings, **vars(self.progress)}, indent=1), encoding="utf-8")
-            new.replace(self._sidecar)
-        except OSError as error:
-            raise self._failure(error) from None
+            new.replace(self.sidecar)
 
     def _read_progress(self) -> Progress:
         try:
-            found = json.loads(self._sidecar.read_text(encoding="utf-8"))
+            found = json.loads(self.sidecar.read_text(encoding="utf-8"))
             settings, progress = found.pop("settings"), Progress(**found)
             there = self._partial.stat().st_size
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -90,16 +96,68 @@ class Output:
         if changed:
             raise UsageError(
                 f"{self._path}: an unfinished job with other settings is there ({', '.join(sorted(changed))} differ): "
-                f"give those again to go on, or remove {self._sidecar} to start anew"
+                f"give those again to go on, or remove {self.sidecar} to start anew"
             )
         return progress
 
-    def _failure(self, error: OSError) -> DataError:
-        return DataError(f"{self._path}: cannot be written: {error.strerror or error}")
+
+class Parts:
+    """Chunks that several processes make: files in the folder .NAME.parts beside an output until each has its turn.
+
+    The folder lies on a file system that all processes see. A chunk's file is named by the line it ends with and by
+    all that it was made from: what an earlier job left there is used if it would be made again, by however many
+    processes.
+    """
+
+    def __init__(self, target: Path, settings: Mapping[str, Any], world: World) -> None:
+        self._folder = target.with_name(f".{target.name}.parts")
+        self._settings, self._world = json.dumps(dict(settings), sort_keys=True), world
+
+    def open(self) -> None:
+        """Called by the main process before the others; raises WriteError where no folder can be made."""
+        with writing(self._folder):
+            self._folder.mkdir(exist_ok=True)
+
+    def check(self) -> None:
+        """Raise DataError where this process does not see what the main process has opened."""
+        if not self._folder.is_dir():
+            raise DataError(
+                f"process {self._world.rank} does not see {self._folder}: "
+                "the output has to lie on a file system that all machines share"
+            )
+
+    def has(self, lines: int, input_sha256: str) -> bool:
+        """Whether the chunk that ends with this line has been made; the hash is that of all input up to there."""
+        return self._file(lines, input_sha256).exists()
+
+    def wait(self, lines: int, input_sha256: str) -> str:
+        """That chunk, when it has been made: whoever started the processes ends this one if its maker dies."""
+        while not self.has(lines, input_sha256):
+            time.sleep(POLL_SECONDS)
+        return self._file(lines, input_sha256).read_bytes().decode()
+
+    def put(self, text: str, lines: int, input_sha256: str) -> None:
+        """Keep a chunk; raises WriteError."""
+        write_whole(self._file(lines, input_sha256), text)
+
+    def drop(self, lines: int, input_sha256: str) -> None:
+        """Forget a chunk that is part of the output now."""
+        self._file(lines, input_sha256).unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """The output is whole."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _file(self, lines: int, input_sha256: str) -> Path:
+        made_from = hashlib.sha256(f"{self._settings}{input_sha256}".encode()).hexdigest()
+        return self._folder / f"{lines:012d}-{made_from[:16]}"
 
 
-def _compressor(path: Path) -> Callable[[bytes], bytes]:
-    """What turns a chunk into bytes of the file: a compressed member each, which all readers take one after another."""
+def compressor(path: Path) -> Callable[[bytes], bytes]:
+    """What turns a chunk into bytes of a file, by its suffix.
+
+    Each chunk is a compressed member of its own; readers take one after another.
+    """
     suffix = path.suffix.lower()
     if suffix == ".gz":
         return lambda data: gzip.compress(data, mtime=0)

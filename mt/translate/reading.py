@@ -5,12 +5,14 @@ import io
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
+from typing import IO
 
 from mt.data.lines import opened
 from mt.errors import DataError
 
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _COMPRESSED = (".gz", ".xz", ".bz2", ".zst")
 
 
@@ -37,6 +39,12 @@ class Reader:
     @property
     def sha256(self) -> str:
         return self._digest.hexdigest()
+
+    def peek(self) -> str:
+        """The next line, which stays the next; empty at the end."""
+        first = list(islice(self._lines, 1))
+        self._lines = chain(first, self._lines)
+        return b"".join(first).rstrip(b"\r\n").decode(errors="replace")
 
     def read(self, count: int) -> Chunk:
         """The next lines, at most `count`; none at the end.
@@ -82,21 +90,32 @@ def open_reader(source: Path | None, beside: Path | None, errors: str) -> Reader
     errors: "strict" or "replace", for bytes that are not UTF-8. Reading raises DataError when a file cannot be read.
     """
     others = None if beside is None else _file_lines(beside)
-    lines = iter(sys.stdin.buffer.readline, b"") if source is None else _file_lines(source)
-    return Reader(str(source or "stdin"), lines, str(beside), others, errors)
+    return Reader(
+        str(source or "stdin"), _stdin_lines() if source is None else _file_lines(source), str(beside), others, errors
+    )
 
 
 def _file_lines(path: Path) -> Iterator[bytes]:
-    """The lines with their ends, split at line feeds alone; a byte-order mark is no text."""
     with opened(path) as file:
-        lines = iter(io.BufferedReader(file).readline, b"")
-        yield from (line.removeprefix(b"\xef\xbb\xbf") for line in islice(lines, 1))
-        yield from lines
+        yield from _lines(io.BufferedReader(file))
+
+
+def _stdin_lines() -> Iterator[bytes]:
+    try:
+        yield from _lines(sys.stdin.buffer)
+    except OSError as error:
+        raise DataError(f"stdin: cannot be read: {error.strerror}; give --input") from None
+
+
+def _lines(file: IO[bytes]) -> Iterator[bytes]:
+    """The lines with their ends, split at line feeds alone, each as soon as it comes; a byte-order mark is no text."""
+    first = file.readline().removeprefix(_BYTE_ORDER_MARK)
+    yield from chain([first] if first else [], iter(file.readline, b""))
 
 
 def count_lines(path: Path | None) -> int | None:
-    """How many lines there are, where that is quick to tell: not of what is compressed."""
-    if path is None or path.suffix.lower() in _COMPRESSED:
+    """How many lines a file has; None of what is compressed, where it would take long, or can be read only once."""
+    if path is None or not path.is_file() or path.suffix.lower() in _COMPRESSED:
         return None
     with opened(path) as file:
         count: int = sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))

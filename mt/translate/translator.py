@@ -95,6 +95,7 @@ class Translator:
         if any(Tokenizer(checkpoint.tokenizer).fingerprint != self.tokenizer.fingerprint for checkpoint, _ in opened):
             raise CheckpointError("an ensemble needs models of one tokenizer; these have several")
         self.decode = decode_settings(opened[0][0].config.decode, decode or {})
+        self.source_language = opened[0][0].config.data.src
         precision = choose_precision(self.decode.precision, where)
         self.models = [inference_model(model.to(where), precision) for _, model in opened]
         self.name = " + ".join(names)
@@ -106,7 +107,7 @@ class Translator:
         """A translator of models that are in memory, in evaluation mode already."""
         self = cls.__new__(cls)
         self.models, self.tokenizer, self.decode = list(models), tokenizer, decode
-        self.name = self.fingerprint = ""
+        self.name = self.fingerprint = self.source_language = ""
         return self
 
     @property

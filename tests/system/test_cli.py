@@ -43,6 +43,8 @@ def test_raw_text_becomes_translations_with_a_score(toy_yaml: Path, toy_text: Pa
         (["translate", "--ckpt", "nowhere"], "nowhere: no such run or checkpoint"),
         (["translate"], "Missing option '--ckpt'"),
         (["translate", "--ckpt", "x", "--beam", "0"], "Invalid value for '--beam'"),
+        (["translate", "--ckpt", "x", "decode.baem=2"], "decode.baem: unknown key; did you mean beam?"),
+        (["translate", "--ckpt", "x", "model.d_model=8"], "only decode.key=value can be given here"),
         (["evaluate"], "--ckpt"),
         (["evaluate", "--hyp", "none.txt", "--ref", "none.txt"], "none.txt: no such file"),
         (["trian"], "No such command 'trian'"),
@@ -146,3 +148,16 @@ def test_ctrl_c_ends_a_command_in_one_sentence(
     assert shown.count("mt: stopped") == 1
     assert shown.rindex("mt: stopped") > shown.rindex(bar)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_setting_of_the_search_is_an_option_or_an_override(toy_run: Path, toy_text: Path) -> None:
+    source = (toy_text / "test.en").read_text(encoding="utf-8")
+    command = ["translate", "--ckpt", toy_run, "--device", "cpu", "--quiet", "--n-best", 2]
+    option, override, over_option = (
+        mt(*command, *settings, text=source)
+        for settings in (["--beam", 3], ["decode.beam=3"], ["--beam", 2, "decode.beam=3"])
+    )
+    assert option.stdout.count("\n") == source.count("\n"), option.stderr
+    assert option.stdout == override.stdout == over_option.stdout
+    wrong = mt(*command, "decode.beam=3", "decode.groups=2", text=source)
+    assert (wrong.returncode, wrong.stderr) == (2, "mt: decode: a beam of 3 cannot be cut into 2 groups of one size\n")

@@ -391,7 +391,7 @@ MISTAKES = {
     "an unknown test set": (["--hyp", "good", "--testset", "newstest3014"], "did you mean newstest2014"),
     "a test set that is not in the folder": (["--hyp", "good", "--testset", "x", "--data", "."], "x.en and x.de not"),
     "no languages": (["--hyp", "good", "--ref", "ref", "--langs", "german"], "--langs german: give source"),
-    "a beam without a model": (["--hyp", "good", "--ref", "ref", "--beam", "3"], "--beam is about translating"),
+    "a beam without a model": (["--hyp", "good", "--ref", "ref", "--beam", "3"], "decode.beam is about translating"),
     "the same file twice": (["--hyp", "good", "--hyp", "./good", "--ref", "ref"], "good is given twice"),
     "output of nothing": (["--hyp", "good", "--ref", "ref", "--output", "o"], "--output keeps the translations of"),
     "a curve of a file": (["--hyp", "good", "--ref", "ref", "--all-checkpoints"], "--all-checkpoints is about one run"),
@@ -434,7 +434,7 @@ def test_mistakes_about_a_model_end_in_one_sentence_too(run: Path, files: Path, 
         "translates en-de, not de-en": ["--langs", "de-en"],
         "ref has 3 lines but": ["--src", files / "ref", "--ref", files / "short"],
         "9 checkpoints to average, but it holds 2": ["--average", 9],
-        "cannot be written": ["--output", "/dev/null/x"],
+        "there is no folder": ["--output", files / "ref" / "x"],
         "torch finds no such device": ["--device", "abacus"],
     }
     for sentence, arguments in mistakes.items():

@@ -11,24 +11,26 @@ import multiprocessing
 import os
 import re
 import signal
+import stat
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from helpers import fork_world, statuses
+from helpers import fork, fork_world, statuses
 
 from mt.console import Console
 from mt.data.lines import opened
 from mt.distributed import World, joined
-from mt.errors import DataError, UsageError
+from mt.errors import DataError, Interrupted, UsageError
 from mt.translate import job as job_module
-from mt.translate.command import translate
-from mt.translate.job import Job, plan_job, run_job
-from mt.translate.parts import Parts
+from mt.translate.job import run_job, translate
+from mt.translate.output import Parts
+from mt.translate.plan import Job, plan_job
 from mt.translate.translator import Translator
 
 LINES = [
@@ -196,7 +198,9 @@ class TestUnfinishedJobs:
 
     def test_another_beginning_is_refused(self, translator: Translator, unfinished: Path, tmp_path: Path) -> None:
         unfinished.write_bytes(unfinished.read_bytes().replace(b"a man", b"a cat"))
-        with pytest.raises(DataError, match="is not what the unfinished job began with"):
+        with pytest.raises(
+            DataError, match=r"is not what the unfinished job began with.*remove \S+/\.out\.txt\.progress"
+        ):
             run(translator, unfinished, output=tmp_path / "out.txt")
 
     def test_other_settings_are_refused(self, toy_run: Path, unfinished: Path, tmp_path: Path) -> None:
@@ -233,14 +237,121 @@ def test_what_does_not_fit_is_said_before_any_work(tmp_path: Path) -> None:
         (Job(inputs=(tmp_path,)), "is a folder"),
         (Job(inputs=(a,), outputs=(a,)), "is the input itself"),
         (Job(inputs=(a,), outputs=(b / "c",)), "there is no folder"),
-        (Job(inputs=(a, a), outputs=(b,)), "2 inputs and 1 outputs"),
+        (Job(inputs=(a, a), outputs=(b,)), "2 inputs and 1 output:"),
         (Job(inputs=(a, a), outputs=(tmp_path,)), "same name"),
-        (Job(inputs=(a,), prefixes=a, references=a), "either --prefix or --score-ref"),
+        (Job(inputs=(a,), prefix=a, score_ref=a), "either --prefix or --score-ref"),
         (Job(format="csv"), "text, tsv and jsonl"),
         (Job(errors="ignore"), "strict and replace"),
     ):
         with pytest.raises(UsageError, match=message):
             plan_job(job)
+
+
+class TestWhatIsNoRegularFile:
+    """Devices, FIFOs and links are never replaced; what can be read only once is read only once."""
+
+    @pytest.fixture
+    def fifo(self, tmp_path: Path) -> Path:
+        os.mkfifo(tmp_path / "fifo")
+        return tmp_path / "fifo"
+
+    def test_a_fifo_is_written_straight(self, translator: Translator, source: Path, fifo: Path) -> None:
+        with ThreadPoolExecutor() as pool:
+            read = pool.submit(fifo.read_text, encoding="utf-8")
+            run_job(translator, Job(inputs=(source,), outputs=(fifo,)), Console(quiet=True))
+            assert read.result(60).split("\n") == [*translator(LINES), ""]
+        assert fifo.is_fifo()
+        assert sorted(path.name for path in fifo.parent.iterdir()) == ["fifo", "source.txt"]
+
+    def test_a_fifo_is_read_once(self, translator: Translator, source: Path, fifo: Path, tmp_path: Path) -> None:
+        with ThreadPoolExecutor() as pool:
+            pool.submit(fifo.write_bytes, source.read_bytes())
+            run_job(translator, Job(inputs=(fifo,), outputs=(tmp_path / "out",)), Console())
+        assert (tmp_path / "out").read_text(encoding="utf-8").split("\n") == [*translator(LINES), ""]
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root may make device nodes")
+    def test_a_device_stays_a_device(self, translator: Translator, source: Path, tmp_path: Path) -> None:
+        device = tmp_path / "null"
+        try:
+            os.mknod(device, stat.S_IFCHR | 0o600, os.makedev(1, 3))
+            device.write_bytes(b"x")
+        except OSError:
+            pytest.skip("device nodes cannot be made or opened here")
+        run_job(translator, Job(inputs=(source,), outputs=(device,)), Console(quiet=True))
+        assert device.is_char_device()
+
+    @pytest.mark.parametrize("is_there", [True, False])
+    def test_the_file_that_a_link_leads_to_is_replaced(
+        self, translator: Translator, source: Path, tmp_path: Path, is_there: bool
+    ) -> None:
+        (tmp_path / "folder").mkdir()
+        target, link = tmp_path / "folder" / "target", tmp_path / "link"
+        link.symlink_to(target)
+        if is_there:
+            target.write_text("old")
+            target.chmod(0o640)
+        assert run(translator, source, output=link).decode().split("\n") == [*translator(LINES), ""]
+        assert link.is_symlink()
+        assert [path.name for path in target.parent.iterdir()] == ["target"]
+        if is_there:
+            assert stat.S_IMODE(target.stat().st_mode) == 0o640
+
+    def test_a_link_to_the_input_is_refused(self, source: Path, tmp_path: Path) -> None:
+        (tmp_path / "link").symlink_to(source)
+        with pytest.raises(UsageError, match="is the input itself"):
+            plan_job(Job(inputs=(source,), outputs=(tmp_path / "link",)))
+
+    def test_several_processes_share_none(self, source: Path, fifo: Path, tmp_path: Path) -> None:
+        for job in (
+            Job(inputs=(source,), outputs=(fifo,)),
+            Job(inputs=(fifo,), outputs=(tmp_path / "out",)),
+            Job(inputs=(Path("-"),), outputs=(tmp_path / "out",)),
+        ):
+            with pytest.raises(UsageError, match="several processes share files, no pipes"):
+                plan_job(job, 2)
+
+    @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+    @pytest.mark.parametrize("name", [None, "-"])
+    def test_stdin_is_read_like_a_file(
+        self,
+        translator: Translator,
+        source: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capfdbinary: pytest.CaptureFixture[bytes],
+        mark: bytes,
+        name: str | None,
+    ) -> None:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(mark + source.read_bytes())))
+        path = None if name is None else Path(name)
+        run_job(translator, Job(inputs=(path,), outputs=(path,)), Console(quiet=True))
+        assert capfdbinary.readouterr().out.decode().split("\n") == [*translator(LINES), ""]
+
+
+def test_a_process_substitution_is_translated_whole(toy_run: Path, source: Path) -> None:
+    command = f"{sys.executable} -m mt translate --ckpt {toy_run} --device cpu --input <(cat {source})"
+    result = subprocess.run(["bash", "-c", command], capture_output=True, check=True)
+    assert result.stdout.count(b"\n") == len(LINES)
+
+
+def test_a_job_stopped_within_its_first_lines_goes_on_from_there(
+    translator: Translator, toy_run: Path, tmp_path: Path
+) -> None:
+    path, out = tmp_path / "in.txt", tmp_path / "out.txt"
+    path.write_text("".join(f"a man number {number} runs here .\n" for number in range(1_500)))
+    job = Job(inputs=(path,), outputs=(out,))
+
+    def interrupted() -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        with pytest.raises(Interrupted, match=r"stopped by Ctrl-C after [\d,]+ lines; the same command goes on"):
+            run_job(translator, job, Console(quiet=True))
+
+    child = fork(interrupted, tmp_path / "errors")
+    while not (tmp_path / ".out.txt.progress").exists():
+        time.sleep(0.002)
+    os.kill(child, signal.SIGINT)
+    assert statuses([child]) == [0], (tmp_path / "errors").read_text()
+    assert 0 < json.loads((tmp_path / ".out.txt.progress").read_text())["lines"] < 1_500
+    assert run(translator, path, output=out) == run(translator, path, output=tmp_path / "straight")
 
 
 class TestFormats:
@@ -269,18 +380,43 @@ class TestFormats:
         path.write_text("id\ten\n")
         assert run(translator, path, output=tmp_path / "o.tsv", field="en") == b"id\ten\ttranslation\n"
 
-    def test_an_object_keeps_its_keys(self, translator: Translator, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("field", ["text.en", None])
+    def test_an_object_keeps_its_keys(self, translator: Translator, tmp_path: Path, field: str | None) -> None:
         path = tmp_path / "t.jsonl"
-        records = [{"id": 1, "translation": {"en": "a man\nruns"}, "ü": [1]}, {"id": 2, "translation": {"en": ""}}]
+        key = "text" if field else "en"
+        records = [{"id": 1, key: "a man\nruns", "ü": [1]}, {"id": 2, key: ""}]
+        if field:
+            records = [{**record, key: {"en": record[key]}} for record in records]
         path.write_text("".join(json.dumps(record) + "\n" for record in records) + "\n")
-        out = run(translator, path, output=tmp_path / "o.jsonl", field="translation.en", n_best=2, scores=True)
+        out = run(translator, path, output=tmp_path / "o.jsonl", field=field, n_best=2, scores=True)
         rows = out.decode().split("\n")
         first, second = json.loads(rows[0]), json.loads(rows[1])
-        assert (first["id"], first["ü"], second["translation"]) == (1, [1], "")
+        assert {key: first[key] for key in records[0]} == records[0]
+        assert second["translation"] == ""
         assert first["translation"] == translator(["a man runs"])[0]
         assert first["n_best"][0] == {"translation": first["translation"], "score": first["score"]}
         assert len(first["n_best"]) == 2
         assert rows[2:] == ["", ""]
+
+    @pytest.mark.parametrize("field", ["translation.en", None])
+    def test_results_overwrite_no_key(self, translator: Translator, tmp_path: Path, field: str | None) -> None:
+        path = tmp_path / "t.jsonl"
+        record = {"translation": {"en": "a man runs", "de": "ein Mann"}, "score": 0.5}
+        path.write_text(json.dumps(record) + "\n")
+        out = json.loads(run(translator, path, output=tmp_path / "o.jsonl", field=field, scores=True))
+        assert {key: out[key] for key in record} == record
+        assert out["mt_translation"] == translator(["a man runs"])[0]
+        assert out["mt_score"] < 0
+
+    def test_a_table_is_read_from_the_column_of_the_source_language(
+        self, translator: Translator, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "t.tsv"
+        path.write_text("id\ten\n7\ta man\n")
+        out = run(translator, path, output=tmp_path / "o.tsv").decode().split("\n")
+        assert out == ["id\ten\ttranslation", f"7\ta man\t{translator(['a man'])[0]}", ""]
+        path.write_text("a man\t7\n")
+        assert run(translator, path, output=tmp_path / "o.tsv").decode() == f"a man\t7\t{translator(['a man'])[0]}\n"
 
     def test_half_a_character_in_json_does_no_harm(self, translator: Translator, tmp_path: Path) -> None:
         path = tmp_path / "t.jsonl"
@@ -290,8 +426,10 @@ class TestFormats:
 
     def test_a_row_without_the_text_is_told_by_line(self, translator: Translator, tmp_path: Path) -> None:
         for name, text, field, message in (
-            ("a.tsv", "x\ty\nz\n", "2", r"a\.tsv:2: has 1 columns"),
-            ("b.jsonl", '{"source": "x"}\n{"source": 3}\n', None, r"b\.jsonl:2: has no text under source"),
+            ("a.tsv", "x\ty\nz\n", "2", r"a\.tsv:2: has 1 column, so no column 2"),
+            ("b.jsonl", '{"source": "x"}\n{"source": 3}\n', None, r"b\.jsonl:2: has no text under en or .* or source"),
+            ("f.jsonl", '{"source": "x", "source": "y"}\n', None, r"f\.jsonl:1: has the key source twice"),
+            ("g.jsonl", '{"en": "x", "translation": 1, "mt_translation": 2}\n', None, r"g\.jsonl:1: has the keys"),
             ("c.jsonl", '{"source": "x"\n', None, r"c\.jsonl:1: is not JSON"),
             ("d.tsv", "a\tb\n", "c", "the columns are a, b"),
             ("e.txt", "a\n", "c", "plain text has no fields"),
@@ -306,7 +444,7 @@ class TestFormats:
         lines = sources if kind == "text" else [json.dumps({"source": source}) for source in sources]
         (tmp_path / "s").write_text("\n".join(lines))
         (tmp_path / "r").write_text("\n".join(references))
-        out = run(translator, tmp_path / "s", output=tmp_path / "o", references=tmp_path / "r", format=kind)
+        out = run(translator, tmp_path / "s", output=tmp_path / "o", score_ref=tmp_path / "r", format=kind)
         for row, expected in zip(out.decode().splitlines(), translator.score(sources, references), strict=True):
             if kind == "jsonl":
                 logps = json.loads(row)["piece_log_probabilities"]
@@ -324,7 +462,7 @@ class TestFormats:
         for text, message in (("x\n", r"s:2: has no partner in .*r"), ("x\ny\nz\n", r"r:3: has no partner in .*s")):
             (tmp_path / "r").write_text(text)
             with pytest.raises(DataError, match=message):
-                run(translator, tmp_path / "s", output=tmp_path / "o", references=tmp_path / "r")
+                run(translator, tmp_path / "s", output=tmp_path / "o", score_ref=tmp_path / "r")
 
 
 def mt(*arguments: str | Path, **options: object) -> "subprocess.CompletedProcess[bytes]":
@@ -392,7 +530,7 @@ class TestSeveralProcesses:
         out = tmp_path / "out"
         for job in (
             Job(inputs=(table,), outputs=(out,), field="en"),
-            Job(inputs=(objects,), outputs=(out,), references=references),
+            Job(inputs=(objects,), outputs=(out,), score_ref=references),
         ):
             run_job(translator, job, Console(quiet=True))
             expected = out.read_bytes()

@@ -45,7 +45,7 @@ MOST_PARAMETERS = 7
 # What is still to be mended.
 ALLOWED_IMPORTS: set[tuple[str, str]] = set()  # (module, room)
 ALLOWED_DOORS = {("mt.evaluate.testsets", "datasets")}
-ALLOWED_NAMES = {"attention", "command", "parts"}
+ALLOWED_NAMES = {"attention"}
 ALLOWED_FUNCTIONS = {"mt.translate.diverse.diverse_search"}
 
 

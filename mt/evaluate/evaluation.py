@@ -4,13 +4,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mt.console import Console
-from mt.errors import DataError, UsageError
+from mt.errors import DataError, UsageError, WriteError
 from mt.evaluate.analysis import Analysis, analyse
 from mt.evaluate.bleu import Score, check_lengths, exact_matches, multi30k_bleu, paper_bleu, scores
-from mt.evaluate.records import add_records
 from mt.evaluate.request import Request
 from mt.evaluate.significance import Comparison, Difference, compare, largest_differences
 from mt.evaluate.tables import analysis_table, comparison_table, difference_table, score_dicts, score_table
@@ -18,7 +17,7 @@ from mt.evaluate.testsets import PAIR, TestSet, load_testset, read_testset
 from mt.files import read_lines, write_whole
 
 if TYPE_CHECKING:
-    from mt.evaluate.models import Model  # brings torch, which scoring a file does not need
+    from mt.evaluate.models import Candidate  # brings torch, which scoring a file does not need
 
 _RESAMPLES = 1_000  # of the bootstrap
 
@@ -110,18 +109,15 @@ def evaluate(request: Request, console: Console) -> Evaluation:
 # --- The test set and the systems ----------------------------------------------------------------------------------
 
 
-def _find_models(request: Request) -> "list[Model]":
-    if not request.checkpoints:
+def _find_models(request: Request) -> "list[Candidate]":
+    if not request.ckpt:
         return []
     from mt.evaluate.models import find_model
 
-    return [
-        find_model(path, request.beam, request.alpha, request.precision, request.average)
-        for path in request.checkpoints
-    ]
+    return [find_model(path, request.decode, request.average) for path in request.ckpt]
 
 
-def find_testset(request: Request, models: "Sequence[Model]") -> TestSet:
+def find_testset(request: Request, models: "Sequence[Candidate]") -> TestSet:
     """The test set asked for, else the first model's own.
 
     Raises UsageError when the languages of the request and of the models differ.
@@ -130,15 +126,15 @@ def find_testset(request: Request, models: "Sequence[Model]") -> TestSet:
     if request.testset is not None:
         src, tgt = (pair or PAIR).split("-")
         return load_testset(request.testset, src, tgt, request.data)
-    if request.references:
-        return read_testset(request.source, request.references, pair)
+    if request.ref:
+        return read_testset(request.src, request.ref, pair)
     from mt.evaluate.models import own_testset
 
     return own_testset(models[0])
 
 
-def _languages(request: Request, models: "Sequence[Model]") -> str:
-    pair = request.languages or ""
+def _languages(request: Request, models: "Sequence[Candidate]") -> str:
+    pair = request.langs or ""
     for model in models:
         its = f"{model.config.data.src}-{model.config.data.tgt}"
         if pair not in ("", its):
@@ -147,9 +143,9 @@ def _languages(request: Request, models: "Sequence[Model]") -> str:
     return pair
 
 
-def _systems(request: Request, models: "Sequence[Model]", testset: TestSet, console: Console) -> list[System]:
+def _systems(request: Request, models: "Sequence[Candidate]", testset: TestSet, console: Console) -> list[System]:
     """Files first, as they were named, then models; every one has a line for each reference."""
-    systems = [System(str(path), read_lines(path)) for path in request.hypotheses]
+    systems = [System(str(path), read_lines(path)) for path in request.hyp]
     for system in systems:  # before any model translates for minutes
         _check(system, testset)
     if models:
@@ -158,8 +154,8 @@ def _systems(request: Request, models: "Sequence[Model]", testset: TestSet, cons
         for model in models:
             run = model.path if model.path == model.run else None
             systems.append(System(model.name, translate(model, testset.sources, request.device, console), run))
-    if request.output_file is not None:
-        write_whole(request.output_file, "".join(f"{line}\n" for line in systems[0].translations))
+    if request.output is not None:
+        write_whole(request.output, "".join(f"{line}\n" for line in systems[0].translations))
     return systems
 
 
@@ -198,3 +194,35 @@ def _contrast(first: System, system: System, testset: TestSet) -> Contrast:
     sources = testset.sources or None
     gains, losses = largest_differences(first.translations, system.translations, *testset.references, sources=sources)
     return Contrast(system.name, gains, losses)
+
+
+# --- What a run directory keeps of them: lists of objects, which `mt report` reads -----------------------------------
+
+
+def add_records(path: Path, new: Sequence[dict[str, Any]], identity: Sequence[str], console: Console) -> None:
+    """Add records to those in a file, in place of earlier ones that agree with a new one in the keys of `identity`.
+
+    Warns when that cannot be done: a result that took long to get must not be lost over its record.
+    """
+    names = {_name(record, identity) for record in new}
+    try:
+        kept = [record for record in _records(path) if _name(record, identity) not in names]
+        write_whole(path, json.dumps([*kept, *new], ensure_ascii=False, indent=1) + "\n")
+    except (DataError, WriteError) as error:
+        console.warn(f"{error}; mt report will not show this result")
+
+
+def _name(record: dict[str, Any], identity: Sequence[str]) -> tuple[Any, ...]:
+    return tuple(record.get(key) for key in identity)
+
+
+def _records(path: Path) -> list[dict[str, Any]]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from None
+    if not isinstance(found, list) or not all(isinstance(record, dict) for record in found):
+        raise DataError(f"{path}: not a list of records")
+    return found

@@ -1,0 +1,87 @@
+"""What `mt translate` is asked for; a job that cannot be carried out is refused in a sentence before any work."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mt.console import counted
+from mt.errors import UsageError
+from mt.files import check_target, final_path, is_special
+
+Stream = Path | None  # None stands for stdin or stdout
+
+
+@dataclass(frozen=True)
+class Job:
+    """What `mt translate` reads, what it writes, and how; the path `-` is stdin or stdout."""
+
+    inputs: tuple[Stream, ...] = (None,)
+    outputs: tuple[Stream, ...] = (None,)  # one for each input, or a folder for all
+    format: str | None = None  # text, tsv or jsonl; None: by the name of the input
+    field: str | None = None  # the column or key that holds the text; None: the one named by the source language
+    n_best: int = 1
+    scores: bool = False
+    errors: str = "strict"  # strict or replace, for bytes that are not UTF-8
+    prefix: Stream = None  # a line each: what the translation has to start with
+    score_ref: Stream = None  # a line each: translations to score, in place of making any
+    unbuffered: bool = False  # answer each line as it comes
+    alignments: bool = False  # beside each translation, which word comes from which
+    attention: Stream = None  # write the attention weights of the first lines here, as .json or as an .html page
+    self_attention: bool = False  # those of self-attention too
+
+
+def plan_job(job: Job, processes: int = 1) -> list[tuple[Stream, Stream]]:
+    """The input and output of each file, links followed.
+
+    Raises UsageError where they do not fit, before any work is done.
+    """
+    if job.format not in (None, "text", "tsv", "jsonl"):
+        raise UsageError(f"--format {job.format}: there are text, tsv and jsonl")
+    if job.errors not in ("strict", "replace"):
+        raise UsageError(f"--errors {job.errors}: there are strict and replace")
+    if job.prefix is not None and job.score_ref is not None:
+        raise UsageError("give either --prefix or --score-ref")
+    if len(job.inputs) > 1 and (job.prefix or job.score_ref):
+        raise UsageError("--prefix and --score-ref go line by line with one --input, but there are several")
+    if job.attention is not None:
+        if job.attention.suffix.lower() not in (".json", ".html", ".htm"):
+            raise UsageError(f"--attention {job.attention}: name a .json file, or an .html page")
+        check_target(job.attention)
+    plan = _pairs(job)
+    for source, target in plan:
+        _check_paths(source, target)
+        if processes > 1 and not (_is_file(source) and _is_file(target)):
+            raise UsageError("several processes share files, no pipes: give --input and --output")
+    return plan
+
+
+def _pairs(job: Job) -> list[tuple[Stream, Stream]]:
+    inputs, outputs = [[None if str(path) == "-" else path for path in paths] for paths in (job.inputs, job.outputs)]
+    if len(outputs) == 1 and outputs[0] is not None and outputs[0].is_dir():
+        outputs = [outputs[0] / (source.name if source is not None else "stdin") for source in inputs]
+    if outputs == [None]:
+        outputs *= len(inputs)
+    if len(outputs) != len(inputs):
+        raise UsageError(
+            f"{counted(len(inputs), 'input')} and {counted(len(outputs), 'output')}: "
+            "give an --output for each --input, or one folder"
+        )
+    outputs = [path if path is None or is_special(path) else final_path(path) for path in outputs]
+    files = [path for path in outputs if path is not None]
+    if len(set(files)) < len(files):
+        raise UsageError("two outputs have the same name: give an --output of its own for each --input")
+    return list(zip(inputs, outputs, strict=True))
+
+
+def _is_file(path: Stream) -> bool:
+    return path is not None and not is_special(path)
+
+
+def _check_paths(source: Stream, target: Stream) -> None:
+    if source is not None and not source.exists():
+        raise UsageError(f"{source}: no such file")
+    if source is not None and source.is_dir():
+        raise UsageError(f"{source}: is a folder; name a file")
+    if target is not None:
+        check_target(target)
+    if source is not None and target is not None and target.exists() and target.samefile(source):
+        raise UsageError(f"{target}: is the input itself; name another --output")
