@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from mt.checkpoint import resumable_checkpoints
 from mt.config import Config
 from mt.console import Console, duration
 from mt.data.batches import Rows
@@ -15,10 +16,12 @@ from mt.train.metrics import MetricsLog
 
 # A mean loss this much above the lowest so far is worth a warning.
 RISE = 1.2
+# So many updates in a row, after warm-up, whose loss is above that of guessing: the run has diverged.
+HOPELESS = 100
 
 
 class DivergedError(MtError):
-    """The loss or a gradient is no longer a number."""
+    """The loss or a gradient is no longer a number, or the loss stays above that of guessing."""
 
 
 class Journal:
@@ -31,13 +34,14 @@ class Journal:
         self.console = console
         self.show: Callable[[int, str], None] = lambda update, status: None  # of a progress bar
         self.lowest = math.inf  # mean loss between two times of writing
+        self._hopeless = 0  # updates in a row whose loss was above that of guessing
         self._pending: list[tuple[dict[str, Any], Rows]] = []
 
     def add(self, record: dict[str, Any], rows: Rows) -> None:
         self._pending.append((record, rows))
 
     def write(self) -> None:
-        """Raises DivergedError at the first update whose loss or gradient is not a number."""
+        """Raises DivergedError at an update whose loss or gradient is no number, or after HOPELESS of them."""
         if not self._pending:
             return
         records = []
@@ -45,6 +49,7 @@ class Journal:
             record = {name: value.item() if hasattr(value, "item") else value for name, value in pending.items()}
             if not math.isfinite(record["loss"] + record["gradient_norm"]):
                 raise self._diverged(record, rows)
+            self._look_for_hope(record)
             records.append(record)
             if self.log is not None:
                 self.log.write(record)
@@ -53,7 +58,7 @@ class Journal:
         self._pending = []
         self._say(records)
 
-    def write_validation(self, record: dict[str, Any]) -> None:
+    def add_validation(self, record: dict[str, Any]) -> None:
         if self.log is not None:
             self.log.write(record)
             self.log.flush()
@@ -76,6 +81,22 @@ class Journal:
             )
         self.lowest = min(self.lowest, loss)
 
+    def _look_for_hope(self, record: dict[str, Any]) -> None:
+        """A run whose loss stays above that of guessing after warm-up will not come back."""
+        guessing = math.log(len(self.prepared.tokenizer))
+        above = record["loss"] > guessing and record["update"] > self.config.optim.warmup
+        self._hopeless = self._hopeless + 1 if above else 0
+        if self._hopeless == HOPELESS:
+            raise DivergedError(
+                f"update {record['update']:,}: the loss, now {record['loss']:.4g}, has been above that of guessing "
+                f"({guessing:.2f}) for {HOPELESS} updates after warm-up;\n{self._advice()}"
+            )
+
+    def _advice(self) -> str:
+        saved = resumable_checkpoints(self.config.train.dir)
+        start = f"{saved[0]} is intact; " if saved else ""
+        return f"{start}try a lower optim.scale, a longer optim.warmup, or optim.clip_norm, in a new train.dir"
+
     def _diverged(self, record: dict[str, Any], rows: Rows) -> DivergedError:
         """Name the batch, and keep its pairs beside the run for reading."""
         path = self.config.train.dir / "diverged.json"
@@ -87,7 +108,7 @@ class Journal:
         return DivergedError(
             f"update {record['update']:,}: loss {record['loss']}, gradient norm {record['gradient_norm']} on the "
             f"{len(rows):,} training pairs {shown}{', ...' if len(rows) > 5 else ''} (all in {path});\n"
-            "the last checkpoint is intact; try a lower optim.scale, a longer optim.warmup, or optim.clip_norm"
+            f"{self._advice()}"
         )
 
 

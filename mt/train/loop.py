@@ -1,6 +1,5 @@
 """The training run (section 5), from its first update or from wherever it stopped."""
 
-import json
 import time
 from collections.abc import Callable
 from contextlib import closing, nullcontext
@@ -12,8 +11,8 @@ import torch
 from mt.checkpoint import (
     AVERAGED,
     average_weights,
-    last_checkpoints,
     list_checkpoints,
+    load_checkpoint,
     prune_checkpoints,
     save_checkpoint,
     step_name,
@@ -26,7 +25,7 @@ from mt.data.prepare import prepare
 from mt.data.prepared import Prepared
 from mt.device import choose_device, repeat_exactly, settle
 from mt.distributed import LostContactError, World, joined
-from mt.errors import MtError
+from mt.errors import CheckpointError, MtError
 from mt.evaluate.report import write_report
 from mt.streams import write_out
 from mt.train.folder import locked, note_session, write_whole
@@ -76,7 +75,7 @@ def _train(config: Config, world: World, console: Console, init_from: Path | Non
         learner = _new_learner(config, prepared, world, console)
         progress = start_or_resume(learner, prepared, console, world, init_from)
         writer = CheckpointWriter(folder, prepared.tokenizer.model_bytes)
-        if dry_run or not progress.is_finished(config.train):
+        if dry_run or not progress.end(config.train):
             plan = rehearse(learner, progress, prepared, writer, world, console)
             if learner.halvings:
                 _warn_of_memory(learner, world, console)
@@ -92,7 +91,8 @@ def _train(config: Config, world: World, console: Console, init_from: Path | Non
         with closing(MetricsLog(folder / "metrics.jsonl", progress.update, config.train.tensorboard)) as log:
             progress = _run_updates(learner, progress, prepared, writer, world, log, console)
             _average_last(learner, progress, prepared, log, console)
-    console.say(f"done: {progress.update:,} updates; translate with  mt translate --ckpt {folder}")
+    console.say(f"done: {progress.update:,} updates ({progress.end(config.train)})")
+    console.say(f"translate with  mt translate --ckpt {folder}")
 
 
 def _prepare(config: Config, world: World, console: Console) -> Prepared:
@@ -189,7 +189,7 @@ def take_updates(
 def _verdict(progress: Progress, learner: Learner, stop: StopRequest) -> Verdict:
     if stop.requested:
         return Verdict.STOP
-    return Verdict.FINISHED if progress.is_finished(learner.config.train) else Verdict.GO
+    return Verdict.FINISHED if progress.end(learner.config.train) else Verdict.GO
 
 
 def _saved_alone(
@@ -236,7 +236,7 @@ def _checkpoint(
     except Interrupted:
         return progress
     progress = progress.after_validation(result.loss, result.bleu, config.train.best)
-    journal.write_validation(result.record(progress.update))
+    journal.add_validation(result.record(progress.update))
     write = writer.snapshot(learner, progress, step_name(progress.update))
 
     def work() -> None:
@@ -245,8 +245,7 @@ def _checkpoint(
         _refresh_page(folder, console)
 
     writer.start(work)
-    best = f"(best {progress.best_bleu:.2f} BLEU at {progress.best_update:,})"
-    console.say(f"update {progress.update:,}: {result}  {best}")
+    console.say(f"update {progress.update:,}: {result}, best {progress.best_bleu:.2f} at {progress.best_update:,}")
     return progress
 
 
@@ -266,25 +265,37 @@ def _validate(learner: Learner, prepared: Prepared, check: Callable[[int], None]
 def _average_last(learner: Learner, progress: Progress, prepared: Prepared, log: MetricsLog, console: Console) -> None:
     """Write the average of the last checkpoints (section 6.1) as one more, without the optimiser."""
     config, folder = learner.config, learner.config.train.dir
-    count = min(config.train.average, len(list_checkpoints(folder)))
     path = folder / "checkpoints" / AVERAGED
-    if count < 2 or _update_of(path) == progress.update:
+    last = [checkpoint for _, checkpoint in list_checkpoints(folder)][-config.train.average :]
+    if len(last) < 2 or (log.has_average(progress.update) and _update_of(path) == progress.update):
+        return
+    whole = [checkpoint for checkpoint in last if _is_whole(checkpoint, console)]
+    if len(whole) < 2:
         return
     learner.ema = []  # what is averaged here has these averages in it already
-    learner.model.load_state_dict(average_weights(last_checkpoints(folder, count)))
+    learner.model.load_state_dict(average_weights(whole))
     result = _validate(learner, prepared)
-    state = {"update": progress.update, "averaged": count, "data": progress.data}
+    state = {"update": progress.update, "averaged": len(whole), "data": progress.data}
     save_checkpoint(path, config, prepared.tokenizer.model_bytes, learner.model.state_dict(), state)
-    log.write({**result.record(progress.update), "averaged": count})
+    log.write({**result.record(progress.update), "averaged": len(whole)})
     log.flush()
     _refresh_page(folder, console)
-    console.say(f"average of the last {count} checkpoints: {result}")
+    console.say(f"average of the last {len(whole)} checkpoints: {result}")
 
 
-def _update_of(path: Path) -> int | None:
+def _is_whole(checkpoint: Path, console: Console) -> bool:
+    try:
+        load_checkpoint(checkpoint)
+    except CheckpointError as error:
+        console.warn(f"left out of the average: {error}")
+        return False
+    return True
+
+
+def _update_of(checkpoint: Path) -> int | None:
     """The update a checkpoint belongs to; None when it is not there or damaged."""
     try:
-        update: int = json.loads((path / "state.json").read_bytes())["update"]
-    except (OSError, ValueError, KeyError):
+        update: int = load_checkpoint(checkpoint).state["update"]
+    except (CheckpointError, KeyError):
         return None
     return update

@@ -49,10 +49,14 @@ class Progress:
             validated = replace(validated, best_loss=loss, best_bleu=bleu, best_update=self.update)
         return validated
 
-    def is_finished(self, limits: TrainConfig) -> bool:
-        return (
-            self.update >= limits.updates
-            or 0 < limits.epochs <= self.cursor.epoch
-            or 0 < limits.hours * 3600 <= self.seconds
-            or 0 < limits.patience <= self.stale
-        )
+    def end(self, limits: TrainConfig) -> str:
+        """Which of its limits the run has reached, as the setting and what it means; empty when none."""
+        if self.update >= limits.updates:
+            return f"train.updates={limits.updates}"
+        if 0 < limits.epochs <= self.cursor.epoch:
+            return f"train.epochs={limits.epochs}"
+        if 0 < limits.hours * 3600 <= self.seconds:
+            return f"train.hours={limits.hours:g}"
+        if 0 < limits.patience <= self.stale:
+            return f"train.patience={limits.patience}: so many validations without a new best"
+        return ""

@@ -36,7 +36,7 @@ class Validation:
         return math.exp(min(self.loss, 700))
 
     def __str__(self) -> str:
-        return f"valid loss {self.loss:.3f}  perplexity {self.perplexity:.2f}  BLEU {self.bleu:.2f}"
+        return f"valid loss {self.loss:.3f}, perplexity {self.perplexity:.2f}, BLEU {self.bleu:.2f}"
 
     def record(self, update: int) -> dict[str, Any]:
         """The line of metrics.jsonl."""
