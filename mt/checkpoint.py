@@ -233,16 +233,6 @@ def _set_aside(path: Path) -> Path:
     return aside
 
 
-def find_checkpoint(path: Path) -> Path:
-    """As mt.run_folder's, until training asks that one."""
-    if (path / "MANIFEST.json").is_file():
-        return path
-    if not (resumable := resumable_checkpoints(path)):
-        raise CheckpointError(f"{path}: no such run or checkpoint")
-    averaged = path / "checkpoints" / AVERAGED
-    return averaged if averaged.is_dir() else resumable[0]
-
-
 def last_checkpoints(run: Path, count: int) -> list[Path]:
     """The newest `count` scheduled checkpoints of a run.
 

@@ -11,8 +11,8 @@ from mt.console import Console, duration
 from mt.data.batches import Rows
 from mt.data.prepared import Prepared
 from mt.errors import MtError
-from mt.train.folder import write_whole
-from mt.train.metrics import MetricsLog
+from mt.files import write_whole
+from mt.run_folder import MetricsLog
 
 # A mean loss this much above the lowest so far is worth a warning.
 RISE = 1.2

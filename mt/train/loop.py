@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contextlib import closing, nullcontext
 from enum import IntEnum
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -13,6 +14,7 @@ from mt.checkpoint import (
     average_weights,
     list_checkpoints,
     load_checkpoint,
+    newest_whole,
     prune_checkpoints,
     save_checkpoint,
     step_name,
@@ -21,17 +23,26 @@ from mt.checkpoint import (
 from mt.config import Config, dump_config
 from mt.console import Console
 from mt.data.feed import prefetched, updates_from
-from mt.data.prepare import prepare
+from mt.data.prepare import prepare, why_prepare
 from mt.data.prepared import Prepared
-from mt.device import choose_device, repeat_exactly, settle
+from mt.device import choose_device, choose_precision, repeat_exactly, settle
 from mt.distributed import LostContactError, World, joined
-from mt.errors import CheckpointError, MtError
+from mt.errors import CheckpointError, MtError, UsageError
 from mt.evaluate.report import write_report
+from mt.files import write_whole
+from mt.run_folder import (
+    CONFIG,
+    METRICS,
+    MetricsLog,
+    begun_with,
+    check_settings,
+    note_session,
+    read_metrics,
+    training_lock,
+)
 from mt.streams import write_out
-from mt.train.folder import locked, note_session, write_whole
 from mt.train.journal import Journal
 from mt.train.learner import Learner, make_learner
-from mt.train.metrics import MetricsLog
 from mt.train.progress import Progress
 from mt.train.rehearsal import rehearse
 from mt.train.resume import start_or_resume
@@ -57,7 +68,9 @@ def train(config: Config, console: Console, init_from: Path | None = None, dry_r
     Raises Interrupted after a stop that was asked for, DivergedError when the loss is no longer a number,
     LostContactError when another process of the run died.
     """
-    with joined(choose_device(config.train.device)) as world:
+    device = choose_device(config.train.device)
+    config = _with_precision(config, device)
+    with joined(device) as world:
         try:
             _train(config, world, console if world.is_main else Console(quiet=True), init_from, dry_run)
         except MtError as error:
@@ -69,12 +82,16 @@ def train(config: Config, console: Console, init_from: Path | None = None, dry_r
 
 
 def _train(config: Config, world: World, console: Console, init_from: Path | None, dry_run: bool) -> None:
-    prepared = _prepare(config, world, console)
     folder = config.train.dir
-    with locked(folder, leave=not dry_run) if world.is_main else nullcontext():
+    if world.is_main:
+        _check_before_writing(config, console, dry_run)
+    prepared = _prepare(config, world, console)
+    writer = CheckpointWriter(folder, prepared.tokenizer.model_bytes)
+    with training_lock(folder, keep=not dry_run) if world.is_main else nullcontext(), writer:
+        if world.is_main:
+            writer.start(prepared.verify)  # beside what follows; the rehearsal's checkpoint waits for it
         learner = _new_learner(config, prepared, world, console)
         progress = start_or_resume(learner, prepared, console, world, init_from)
-        writer = CheckpointWriter(folder, prepared.tokenizer.model_bytes)
         if dry_run or not progress.end(config.train):
             plan = rehearse(learner, progress, prepared, writer, world, console)
             if learner.halvings:
@@ -86,13 +103,38 @@ def _train(config: Config, world: World, console: Console, init_from: Path | Non
         if not world.is_main:
             _run_updates(learner, progress, prepared, writer, world, None, console)
             return
-        write_whole(folder / "config.yaml", dump_config(config))
-        note_session(learner, progress, world, init_from)
-        with closing(MetricsLog(folder / "metrics.jsonl", progress.update, config.train.tensorboard)) as log:
+        write_whole(folder / CONFIG, dump_config(config))
+        note_session(folder, _session(learner, progress, world, init_from))
+        with closing(MetricsLog(folder / METRICS, progress.update, console, config.train.tensorboard)) as log:
             progress = _run_updates(learner, progress, prepared, writer, world, log, console)
             _average_last(learner, progress, prepared, log, console)
     console.say(f"done: {progress.update:,} updates ({progress.end(config.train)})")
     console.say(f"translate with  mt translate --ckpt {folder}")
+
+
+def _with_precision(config: Config, device: torch.device) -> Config:
+    """What `auto` stands for here, so that the run goes on in it elsewhere too."""
+    precision = str(choose_precision(config.train.precision, device)).removeprefix("torch.")
+    return config.model_copy(update={"train": config.train.model_copy(update={"precision": precision})})
+
+
+def _check_before_writing(config: Config, console: Console, dry_run: bool) -> None:
+    """Refuse what would replace data that are still needed, or go on as another run."""
+    for line in check_settings(config.train.dir, config):
+        console.say(f"going on with another setting: {line}")
+    if not (dry_run or begun_with(config.train.dir)):
+        return
+    reason = why_prepare(config, Console(quiet=True))
+    if "changed" not in reason:
+        return
+    if dry_run:
+        raise UsageError(
+            f"{config.data.dir}: {reason}; --dry-run replaces nothing: run mt prepare, or name a new data.dir"
+        )
+    raise CheckpointError(
+        f"{config.data.dir}: {reason}; but {config.train.dir} goes on with the data as they were: put that back, or "
+        "name a new data.dir and train.dir"
+    )
 
 
 def _prepare(config: Config, world: World, console: Console) -> Prepared:
@@ -116,6 +158,19 @@ def _new_learner(config: Config, prepared: Prepared, world: World, console: Cons
     precision = str(learner.precision).removeprefix("torch.")
     console.say(f"model: {parameters:,} parameters; {len(prepared.train):,} pairs; {where}, {precision}")
     return learner
+
+
+def _session(learner: Learner, progress: Progress, world: World, init_from: Path | None) -> dict[str, Any]:
+    """What env.json is to say of this start."""
+    device = learner.model.device
+    return {
+        "update": progress.update,
+        "init_from": None if init_from is None else str(init_from),
+        "data": progress.data,
+        "processes": world.size,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "precision": learner.config.train.precision,
+    }
 
 
 def _run_updates(
@@ -265,37 +320,33 @@ def _validate(learner: Learner, prepared: Prepared, check: Callable[[int], None]
 def _average_last(learner: Learner, progress: Progress, prepared: Prepared, log: MetricsLog, console: Console) -> None:
     """Write the average of the last checkpoints (section 6.1) as one more, without the optimiser."""
     config, folder = learner.config, learner.config.train.dir
-    path = folder / "checkpoints" / AVERAGED
-    last = [checkpoint for _, checkpoint in list_checkpoints(folder)][-config.train.average :]
-    if len(last) < 2 or (log.has_average(progress.update) and _update_of(path) == progress.update):
+    most = min(config.train.average, len(list_checkpoints(folder)))
+    if most < 2 or _has_average(folder, progress.update):
         return
-    whole = [checkpoint for checkpoint in last if _is_whole(checkpoint, console)]
-    if len(whole) < 2:
+    last, problems = newest_whole(folder, most)
+    for problem in problems:
+        console.warn(f"left out of the average: {problem}")
+    if len(last) < 2:
         return
     learner.ema = []  # what is averaged here has these averages in it already
-    learner.model.load_state_dict(average_weights(whole))
+    learner.model.load_state_dict(average_weights(last))
     result = _validate(learner, prepared)
-    state = {"update": progress.update, "averaged": len(whole), "data": progress.data}
-    save_checkpoint(path, config, prepared.tokenizer.model_bytes, learner.model.state_dict(), state)
-    log.write({**result.record(progress.update), "averaged": len(whole)})
+    record = {**result.record(progress.update), "averaged": len(last)}
+    figures = {name: value for name, value in record.items() if name.startswith("valid_")}
+    state = {"update": progress.update, "averaged": len(last), "data": progress.data, "validation": figures}
+    path, tokenizer = folder / "checkpoints" / AVERAGED, prepared.tokenizer.model_bytes
+    save_checkpoint(path, config, tokenizer, learner.model.state_dict(), state)
+    log.write(record)
     log.flush()
     _refresh_page(folder, console)
-    console.say(f"average of the last {len(whole)} checkpoints: {result}")
+    console.say(f"average of {len(last)} checkpoints: {result}")
 
 
-def _is_whole(checkpoint: Path, console: Console) -> bool:
+def _has_average(folder: Path, update: int) -> bool:
+    """Whether the average of the checkpoints up to this update is there, whole and on record."""
     try:
-        load_checkpoint(checkpoint)
-    except CheckpointError as error:
-        console.warn(f"left out of the average: {error}")
+        state = load_checkpoint(folder / "checkpoints" / AVERAGED).state
+    except CheckpointError:
         return False
-    return True
-
-
-def _update_of(checkpoint: Path) -> int | None:
-    """The update a checkpoint belongs to; None when it is not there or damaged."""
-    try:
-        update: int = load_checkpoint(checkpoint).state["update"]
-    except (CheckpointError, KeyError):
-        return None
-    return update
+    records = read_metrics(folder / METRICS)
+    return state["update"] == update and any(r["update"] == update and r.get("averaged") for r in records)

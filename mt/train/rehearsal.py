@@ -19,7 +19,7 @@ from mt.data.feed import MicroBatches, cut_batch, pairs_by_epoch
 from mt.data.prepared import Prepared
 from mt.distributed import World
 from mt.errors import MtError
-from mt.train.folder import writing
+from mt.files import writing
 from mt.train.learner import Learner
 from mt.train.progress import Progress
 from mt.train.saving import CheckpointWriter

@@ -2,19 +2,17 @@
 
 from pathlib import Path
 
-from mt.checkpoint import Checkpoint, find_checkpoint, load_checkpoint, resumable_checkpoints
-from mt.config import Config, differences
+from mt.checkpoint import Checkpoint, load_checkpoint, resumable_checkpoints
+from mt.config import differences
 from mt.console import Console
 from mt.data.prepared import Prepared
 from mt.data.tokenizer import Tokenizer
 from mt.distributed import World
 from mt.errors import CheckpointError
+from mt.run_folder import Choice, choose_checkpoint
 from mt.train.learner import Learner
 from mt.train.optim import optimizer_state
 from mt.train.progress import Progress
-
-# Settings that decide how the work is cut, and no more of the result than which random masks dropout draws.
-CUTTING = ("batch.micro_tokens", "batch.multiple")
 
 
 def start_or_resume(
@@ -23,17 +21,17 @@ def start_or_resume(
     """Load the newest good checkpoint of the run directory into a new learner; in all processes the main one's.
 
     init_from: a run or checkpoint whose weights a new run begins with.
-    Returns where the run goes on. Raises CheckpointError when none of its checkpoints is whole, or settings changed.
+    Returns where the run goes on. Raises CheckpointError when none of its checkpoints is whole, or the data changed.
     """
     world = world or World()
     progress = Progress(data=prepared.fingerprint)
     if world.is_main:
         checkpoint = _newest_good(learner.config.train.dir, console)
         if checkpoint is not None:
-            progress = _resume(learner, checkpoint, progress)
+            progress = _resume(learner, checkpoint, prepared)
             console.say(f"resuming from {checkpoint.path} at update {progress.update:,}")
         elif init_from is not None:
-            _warm_start(learner, prepared, find_checkpoint(init_from), console)
+            _warm_start(learner, prepared, choose_checkpoint(init_from), console)
     if world.size > 1:  # so that only the main process's machine needs to hold the run
         parameters = [parameter.detach() for parameter in learner.model.parameters()]
         moments = optimizer_state(learner.optimizer, learner.model).values()
@@ -54,36 +52,21 @@ def _newest_good(folder: Path, console: Console) -> Checkpoint | None:
     return None
 
 
-def _resume(learner: Learner, checkpoint: Checkpoint, new: Progress) -> Progress:
-    """Put everything back as it was. Raises CheckpointError naming each setting that no longer fits."""
+def _resume(learner: Learner, checkpoint: Checkpoint, prepared: Prepared) -> Progress:
+    """Put everything back as it was. Raises CheckpointError when the data are others than those of the run."""
     progress = Progress.from_state(checkpoint.state)
-    changed = _changed(checkpoint.config, learner.config)
-    if progress.data != new.data:
-        changed.append(f"data: what {learner.config.data.dir} holds is not what the run began with")
-    if changed:
+    if progress.data != prepared.fingerprint:
         raise CheckpointError(
-            f"{checkpoint.path} cannot go on with other settings ({'; '.join(changed)}): "
-            "put them back, or name a new train.dir"
+            f"{checkpoint.path} cannot go on: what {prepared.dir} holds is not what the run began with; "
+            "put that back, or name a new train.dir"
         )
     learner.load(checkpoint.weights, checkpoint.optimizer)
     return progress
 
 
-def _changed(old: Config, new: Config) -> list[str]:
-    """Of the settings that decide the result, those that differ."""
-    sections = ("model", "batch", "optim")
-    changed = [f"{name}.{line}" for name in sections for line in differences(getattr(old, name), getattr(new, name))]
-    changed = [line for line in changed if not line.startswith(CUTTING)]
-    for name in ("label_smoothing", "precision", "ema", "bpe_dropout"):
-        if (before := getattr(old.train, name)) != (after := getattr(new.train, name)):
-            changed.append(f"train.{name}: {before} -> {after}")
-    if old.seed != new.seed:
-        changed.append(f"seed: {old.seed} -> {new.seed}")
-    return changed
-
-
-def _warm_start(learner: Learner, prepared: Prepared, path: Path, console: Console) -> None:
+def _warm_start(learner: Learner, prepared: Prepared, choice: Choice, console: Console) -> None:
     """Begin with a checkpoint's weights. Raises CheckpointError when its vocabulary or sizes do not fit."""
+    path = choice.path
     checkpoint = load_checkpoint(path)
     if Tokenizer(checkpoint.tokenizer).fingerprint != prepared.tokenizer.fingerprint:
         raise CheckpointError(
@@ -95,4 +78,4 @@ def _warm_start(learner: Learner, prepared: Prepared, path: Path, console: Conso
         sizes = "; ".join(f"model.{line}" for line in differences(checkpoint.config.model, learner.config.model))
         raise CheckpointError(f"{path} is a model of other sizes ({sizes}): take over its model settings")
     learner.load(checkpoint.weights)
-    console.say(f"weights from {path}")
+    console.say(f"weights from {choice}")

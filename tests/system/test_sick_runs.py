@@ -21,11 +21,10 @@ from mt.data.prepare import prepare
 from mt.data.prepared import Prepared
 from mt.distributed import World
 from mt.errors import UsageError
-from mt.train.folder import locked
+from mt.run_folder import MetricsLog, read_metrics, training_lock
 from mt.train.journal import DivergedError, Journal
 from mt.train.learner import Learner
 from mt.train.loop import take_updates, train
-from mt.train.metrics import MetricsLog, read_metrics
 from mt.train.progress import Progress
 from mt.train.saving import CheckpointWriter
 from mt.train.stop import Interrupted, StopRequest
@@ -47,7 +46,7 @@ def test_the_batch_of_a_loss_that_is_no_number_is_named(toy_config: Config, quie
 def test_a_loss_that_rises_is_warned_of(
     toy_config: Config, quiet: Console, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    log = MetricsLog(tmp_path / "metrics.jsonl", 0)
+    log = MetricsLog(tmp_path / "metrics.jsonl", 0, quiet)
     journal = Journal(toy_config, prepare(toy_config, quiet), log, quiet)
     record = {"tokens": 100, "seconds": 1.0, "padding": 0.0, "rate": 0.1, "gradient_norm": 1.0}
     for update, loss in enumerate((5.0, 3.0, 3.1, 4.0), 1):
@@ -112,10 +111,10 @@ def take_all_updates(learner: Learner, progress: Progress, prepared: Prepared) -
     """What `train` does after the rehearsal."""
     config, folder = learner.config, learner.config.train.dir
     with (
-        locked(folder),
+        training_lock(folder),
         StopRequest() as stop,
         CheckpointWriter(folder, prepared.tokenizer.model_bytes) as writer,
-        closing(MetricsLog(folder / "metrics.jsonl", progress.update)) as log,
+        closing(MetricsLog(folder / "metrics.jsonl", progress.update, Console(quiet=True))) as log,
     ):
         journal = Journal(config, prepared, log, Console(quiet=True))
         take_updates(learner, progress, prepared, writer, World(), journal, stop)
@@ -138,7 +137,7 @@ def test_metrics_that_cannot_be_written_end_the_run_in_a_sentence(
 
 def test_a_second_trainer_of_a_run_directory_is_refused(toy_config: Config, tmp_path: Path, quiet: Console) -> None:
     prepare(toy_config, quiet)
-    with locked(toy_config.train.dir):
+    with training_lock(toy_config.train.dir):
         second = fork(lambda: train(toy_config, quiet), tmp_path / "errors")
         assert statuses([second]) == [UsageError.exit_status]
     assert f"another run is training here (process {os.getpid()} on" in (tmp_path / "errors").read_text()
@@ -150,7 +149,7 @@ def test_a_start_on_a_full_disk_ends_in_a_sentence_that_promises_nothing(toy_con
         before = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))  # a file may begin, but not grow
         try:
-            with locked(toy_config.train.dir):
+            with training_lock(toy_config.train.dir):
                 pass
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)  # for the message

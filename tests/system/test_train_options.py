@@ -17,8 +17,8 @@ from mt.data.batches import Cursor
 from mt.data.feed import cut_batch
 from mt.data.prepare import prepare
 from mt.errors import CheckpointError, UsageError
+from mt.run_folder import read_metrics
 from mt.train.loop import train
-from mt.train.metrics import read_metrics
 from mt.train.optim import optimizer_state
 from mt.train.progress import Progress
 from mt.train.update import take_update

@@ -1,6 +1,5 @@
 """Laws of the training run (section 5): exact resume, accumulation, and learning what it is shown."""
 
-import json
 import signal
 import subprocess
 import sys
@@ -19,10 +18,10 @@ from mt.data.batches import plan_batches
 from mt.data.feed import cut_batch
 from mt.data.prepare import prepare
 from mt.errors import CheckpointError
+from mt.run_folder import read_metrics
 from mt.train.journal import DivergedError
 from mt.train.loop import train
 from mt.train.loss import load_batch
-from mt.train.metrics import MetricsLog, read_metrics
 from mt.train.update import accumulate, dropout_seed, take_update
 from mt.train.validation import mean_loss
 
@@ -201,13 +200,3 @@ def test_validation_loss_is_the_mean_over_target_tokens(toy_config: Config) -> N
             total += float(F.cross_entropy(model(source_S[None], input_T[None])[0], target_T, reduction="sum"))
             tokens += len(target_T)
     assert mean_loss(model, corpus, 200) == pytest.approx(total / tokens, rel=1e-5)
-
-
-def test_metrics_are_cut_back_to_where_the_run_goes_on(tmp_path: Path) -> None:
-    path = tmp_path / "metrics.jsonl"
-    path.write_text("".join(json.dumps({"update": update, "loss": 1.0}) + "\n" for update in range(1, 9)) + '{"upd')
-    log = MetricsLog(path, update=5)
-    log.write({"update": 6, "loss": 2.0})
-    log.close()
-    assert [record["update"] for record in read_metrics(path)] == [1, 2, 3, 4, 5, 6]
-    assert read_metrics(path)[-1]["loss"] == 2.0

@@ -20,8 +20,8 @@ from mt.checkpoint import list_checkpoints, load_checkpoint, resumable_checkpoin
 from mt.config import Config
 from mt.console import Console
 from mt.data.prepare import prepare
+from mt.run_folder import read_metrics
 from mt.train.loop import train
-from mt.train.metrics import read_metrics
 
 pytestmark = pytest.mark.slow
 
