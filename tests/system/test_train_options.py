@@ -133,7 +133,7 @@ def test_a_warm_start_begins_with_the_weights_given(toy_config: Config, tmp_path
     train(toy_config, quiet)
     given = load_checkpoint(toy_config.train.dir / "checkpoints" / AVERAGED).weights
     tuned = with_settings(toy_config, train={"dir": tmp_path / "tuned"})
-    learner, progress, _ = started(tuned, init_from=toy_config.train.dir)
+    learner, progress, _ = started(tuned, init_from=toy_config.train.dir / AVERAGED)
     assert all(torch.equal(weight, given[name]) for name, weight in learner.model.state_dict().items())
     assert progress.update == 0
     assert not any(value.any() for value in optimizer_state(learner.optimizer, learner.model).values())
