@@ -3,17 +3,17 @@
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from mt.config import Config, differences, dump_config, parse_config
 from mt.data.corpus import open_corpus
 from mt.data.sources import name_of
-from mt.errors import ConfigError, DataError
+from mt.errors import CheckpointError, ConfigError, DataError
 from mt.files import write_whole
 from mt.pages.report_page import report_page
-from mt.pages.run_record import Record, RunRecord, as_records, number
+from mt.pages.run_record import Record, RunRecord, number
+from mt.run_folder import CONFIG, METRICS, SESSIONS, find_checkpoint, read_metrics, read_records
 
 
 def write_report(folder: Path) -> Path:
@@ -28,34 +28,33 @@ def write_report(folder: Path) -> Path:
 
 def read_run(folder: Path) -> RunRecord:
     """Read the files of a run directory; raises DataError when it holds neither metrics.jsonl nor config.yaml."""
-    if not (folder / "metrics.jsonl").exists() and not (folder / "config.yaml").exists():
-        raise DataError(f"{folder}: not a run directory: it holds neither metrics.jsonl nor config.yaml")
-    config, problem = _read_config(folder / "config.yaml")
-    records = _read_metrics(folder / "metrics.jsonl")
+    if not (folder / METRICS).exists() and not (folder / CONFIG).exists():
+        raise DataError(f"{folder}: not a run directory: it holds neither {METRICS} nor {CONFIG}")
+    config, problem = _read_config(folder / CONFIG)
+    records = read_metrics(folder / METRICS)
     updates = [record for record in records if "loss" in record]
     validations = [record for record in records if "valid_loss" in record or "valid_bleu" in record]
     scheduled = [record for record in validations if not record.get("averaged")]
     averages = [record for record in validations if record.get("averaged")][-1:]
     problems = [problem, _without_loss(updates), _divergence(_read_json(folder / "diverged.json"), updates)]
-    scores = as_records(_read_json(folder / "scores.json"))
-    manifest = _read_json(config.data.dir / "manifest.json") if config else None
+    scores = read_records(folder / "scores.json")
     return RunRecord(
         name=folder.resolve().name,
         problems=[problem for problem in problems if problem],
         languages=(config.data.src, config.data.tgt) if config else ("", ""),
         planned=config.train.updates if config else 0,
         judged_by=config.train.best if config else "bleu",
-        taken=_taken(scheduled, averages, config.train.best if config else "bleu"),
+        taken=_taken(folder),
         updates=updates,
         validations=scheduled,
         averages=averages,
         scores=[score for score in scores if number(score, "value") is not None],
-        curves=as_records(_read_json(folder / "curves.json")),
+        curves=read_records(folder / "curves.json"),
         settings=list(_changes(config)) if config else [],
         config=dump_config(config) if config else "",
-        manifest=manifest if isinstance(manifest, dict) else None,
+        manifest=_read_json(config.data.dir / "manifest.json") if config else {},
         lengths=_read_lengths(config) if config else [],
-        sessions=[session for session in as_records(_read_json(folder / "env.json")) if "started" in session],
+        sessions=[session for session in read_records(folder / SESSIONS) if "started" in session],
     )
 
 
@@ -71,25 +70,13 @@ def _read_config(path: Path) -> tuple[Config | None, str]:
         return None, f"config.yaml cannot be read: {error}"
 
 
-def _read_metrics(path: Path) -> list[Record]:
-    """The whole records; a line cut short by a crash is passed over."""
-    lines = path.read_text(encoding="utf-8", errors="replace").split("\n") if path.exists() else []
-    records = [_parse_json(line) for line in lines if line.strip()]
-    return [record for record in records if isinstance(record, dict) and number(record, "update") is not None]
-
-
-def _read_json(path: Path) -> Any:
+def _read_json(path: Path) -> Record:
+    """The object in a file; empty where it is missing or damaged."""
     try:
-        return _parse_json(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError):
-        return None
-
-
-def _parse_json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _read_lengths(config: Config) -> list[tuple[str, list[int]]]:
@@ -109,9 +96,8 @@ def _without_loss(updates: Sequence[Record]) -> str:
     return f"The loss is not a finite number at {missing:,} of {len(updates):,} updates." if missing else ""
 
 
-def _divergence(found: Any, updates: Sequence[Record]) -> str:
+def _divergence(record: Record, updates: Sequence[Record]) -> str:
     """What ended the run, unless it has come further since."""
-    record = found if isinstance(found, dict) else {}
     update = number(record, "update")
     if update is None or update <= max((record["update"] for record in updates), default=0):
         return ""
@@ -119,16 +105,12 @@ def _divergence(found: Any, updates: Sequence[Record]) -> str:
     return f"Diverged at update {update:,.0f}: loss {loss}, gradient norm {norm}; its pairs are in diverged.json."
 
 
-def _taken(validations: Sequence[Record], averages: Sequence[Record], measure: str) -> str:
-    """Which checkpoint `--ckpt RUN` takes: the average, unless a checkpoint was better by validation."""
-    key, sign = f"valid_{measure}", -1 if measure == "loss" else 1
-    best, average = (
-        max((sign * value for record in records if (value := number(record, key)) is not None), default=None)
-        for records in (validations, averages)
-    )
-    if average is not None and (best is None or average >= best):
-        return "averaged"
-    return "" if best is None else "best"
+def _taken(folder: Path) -> str:
+    """The name of the checkpoint that `--ckpt RUN` takes; empty when there is none."""
+    try:
+        return find_checkpoint(folder).name
+    except CheckpointError:
+        return ""
 
 
 def _changes(config: Config) -> Iterator[tuple[str, str, str]]:

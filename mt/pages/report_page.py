@@ -1,6 +1,6 @@
 """The report: a run as one HTML page to look at, whatever part of it is known already."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -52,10 +52,10 @@ def _bleu_facts(run: RunRecord) -> dict[str, str]:
     """Validation BLEU of the best checkpoint and of the average, the one that `--ckpt RUN` takes first."""
     found = []
     if run.best:
-        found.append((f"best checkpoint, update {run.best['update']:,}", run.best, run.taken == "best"))
-    found += [
-        (f"average of {record['averaged']} checkpoints", record, run.taken == "averaged") for record in run.averages
-    ]
+        update = run.best["update"]
+        found.append((f"best checkpoint, update {update:,}", run.best, run.taken.endswith(f"-{update:08}")))
+    for record in run.averages:
+        found.append((f"average of {record['averaged']} checkpoints", record, run.taken == "averaged"))
     return {
         f"validation BLEU, {what}" + (" (what --ckpt RUN takes)" if taken else ""): f"{value:.2f}"
         for what, record, taken in sorted(found, key=lambda one: not one[2])
@@ -162,7 +162,7 @@ def _data(run: RunRecord) -> list[str]:
     return [_sizes(run.manifest), f'<div class="grid">\n{drawn}\n</div>' if drawn else ""]
 
 
-def _sizes(manifest: Record | None) -> str:
+def _sizes(manifest: Mapping[str, Any]) -> str:
     train, tokenizer = mapping(manifest, "train"), mapping(manifest, "tokenizer")
     counts = {
         "sentence pairs in an epoch": train.get("rows"),
@@ -174,7 +174,7 @@ def _sizes(manifest: Record | None) -> str:
     return f"<p>{', '.join(known)}.</p>" if known else ""
 
 
-def _sources(manifest: Record | None) -> str:
+def _sources(manifest: Mapping[str, Any]) -> str:
     rows = [
         [isolated(source.get("name", "")), escape(split), _shown(source.get("read"))]
         for split, sources in mapping(manifest, "sources").items()

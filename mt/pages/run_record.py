@@ -1,8 +1,8 @@
 """What is known of a run, as plain values: what its report shows."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from mt.pages.charts import Point
@@ -19,7 +19,7 @@ class RunRecord:
     languages: tuple[str, str] = ("", "")  # source and target
     planned: int = 0  # updates
     judged_by: str = "bleu"  # or "loss": what makes a validation the best
-    taken: str = ""  # "best" or "averaged": the checkpoint that stands for the run
+    taken: str = ""  # the checkpoint that stands for the run: "averaged", or one like step-00002400
     updates: Sequence[Record] = ()
     validations: Sequence[Record] = ()
     averages: Sequence[Record] = ()  # validations of averaged checkpoints
@@ -27,7 +27,7 @@ class RunRecord:
     curves: Sequence[Record] = ()  # BLEU of the checkpoints on a test set
     settings: Sequence[tuple[str, str, str]] = ()  # key, the base model's value, this run's
     config: str = ""  # all settings, as YAML
-    manifest: Record | None = None  # of the prepared data
+    manifest: Mapping[str, Any] = field(default_factory=dict)  # of the prepared data
     lengths: Sequence[tuple[str, Sequence[int]]] = ()  # by language, how many sentences have 0, 1, 2, ... pieces
     sessions: Sequence[Record] = ()  # one for each time that training was started
 
@@ -56,9 +56,9 @@ def points(records: Sequence[Record], key: str) -> list[Point]:
     return [(record["update"], value) for record in records if (value := number(record, key)) is not None]
 
 
-def mapping(record: Record | None, key: str) -> Record:
+def mapping(record: Mapping[str, Any], key: str) -> Record:
     """The record under `key`; empty when there is none."""
-    value = (record or {}).get(key)
+    value = record.get(key)
     return value if isinstance(value, dict) else {}
 
 

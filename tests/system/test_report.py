@@ -18,6 +18,7 @@ from mt.evaluate.bleu import scores
 from mt.evaluate.report import read_run, write_report
 from mt.evaluate.tables import score_dicts
 from mt.pages.report_page import report_page
+from mt.run_folder import find_checkpoint
 
 EVIL = '<script>alert("x")</script> & <img src=https://example.org/x onerror=1> \u202e\x00'
 SENTENCES = [
@@ -185,19 +186,21 @@ def test_the_environment_is_that_which_training_wrote(run: Path) -> None:
     assert "from updatestarted" in text  # a row for each of the two sessions
 
 
-@pytest.mark.parametrize(
-    ("average", "taken"), [(41.5, "average of 5 checkpoints"), (20, "best checkpoint, update 500")]
-)
-def test_the_headline_gives_the_best_and_the_average_and_says_which_is_taken(
-    run: Path, average: float, taken: str
-) -> None:
-    path = run / "metrics.jsonl"
-    path.write_text(path.read_text("utf-8").replace('"valid_bleu": 41.5', f'"valid_bleu": {average}'), "utf-8")
-    headline = re.search(r'<dl class="facts">.*?</dl>', report(run), re.S)[0]
-    assert re.findall(r"<dt>validation BLEU, (.*?) \(what --ckpt RUN takes\)</dt>", headline) == [taken]
-    assert re.findall(r"<dd>(.*?)</dd>", headline)[:2] == sorted(["35.68", f"{average:.2f}"], reverse=True)
-    assert "validation BLEU, best checkpoint, update 500" in headline
-    assert "validation BLEU, average of 5 checkpoints" in headline
+def test_the_headline_gives_the_best_and_the_average_and_says_which_is_taken(toy_run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(toy_run, folder)
+    validations = [line for line in map(json.loads, (folder / "metrics.jsonl").open()) if "valid_bleu" in line]
+    bleu = {
+        "averaged" if "averaged" in line else f"step-{line['update']:08}": line["valid_bleu"] for line in validations
+    }
+    words = {"averaged": "average of 2 checkpoints", "step-00000120": "best checkpoint, update 120"}
+    for removed in ("nothing", "averaged"):
+        shutil.rmtree(folder / "checkpoints" / removed, ignore_errors=True)
+        taken = find_checkpoint(folder).name
+        headline = re.search(r'<dl class="facts">.*?</dl>', report(folder), re.S)[0]
+        assert re.findall(r"<dt>validation BLEU, (.*?) \(what --ckpt RUN takes\)</dt>", headline) == [words[taken]]
+        assert re.findall(r"<dd>(.*?)</dd>", headline)[0] == f"{bleu[taken]:.2f}"
+        assert headline.count("validation BLEU, ") == 2
 
 
 def test_hostile_text_stays_text(run: Path) -> None:
