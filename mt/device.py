@@ -45,16 +45,28 @@ def bfloat16_is_quick(device: torch.device) -> bool:
 
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    has_bfloat16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return device.type == "cpu" and bool(has_bfloat16) and onednn_takes_bfloat16()
+    has_products = _ask(torch.cpu, "_is_avx512_bf16_supported") or _ask(torch.cpu, "_is_amx_tile_supported")
+    return device.type == "cpu" and has_products and onednn_takes_bfloat16()
 
 
 def onednn_takes_bfloat16() -> bool:
     """Whether the CPU's matrix kernels know bfloat16; ONEDNN_MAX_CPU_ISA may forbid what the CPU has."""
     import torch
 
-    is_supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
-    return bool(is_supported())
+    return _ask(torch.ops.mkldnn, "_is_mkldnn_bf16_supported")
+
+
+def _ask(module: object, name: str) -> bool:
+    """What a private function of torch says; False, which is always safe, where a later torch has it no more."""
+    return bool(getattr(module, name, lambda: False)())
+
+
+def warning_of(precision: str, device: torch.device) -> str:
+    """What to tell somebody who chose a precision that is slow here; empty when there is nothing to tell."""
+    if precision != "bfloat16" or device.type == "mps" or bfloat16_is_quick(device):
+        return ""
+    unit = "CPU" if device.type == "cpu" else "GPU"
+    return f"this {unit} computes bfloat16 out of float32, which is several times slower than precision float32"
 
 
 def settle() -> None:

@@ -13,7 +13,7 @@ from mt.config import Config, DecodeConfig
 from mt.console import Console
 from mt.data.prepared import open_prepared
 from mt.data.sources import name_of
-from mt.device import choose_device
+from mt.device import choose_device, warning_of
 from mt.errors import DataError, WriteError
 from mt.evaluate.testsets import TestSet
 from mt.files import write_whole
@@ -96,6 +96,8 @@ def translate(model: Candidate, sources: Sequence[str], device: str, console: Co
     path, average = (model.checkpoints[0], None) if single else (model.path, len(model.checkpoints))
     translator = Translator(path, device=device, average=average, decode=model.decode.model_dump())
     console.say(f"model: {model.name}{f'; {model.reason}' if model.reason else ''}")
+    if warning := warning_of(model.decode.precision, choose_device(device)):
+        console.warn(warning)
     with console.track("translating", total=len(sources)) as advance:
         translations = translator(sources, advance)
     if kept is not None:

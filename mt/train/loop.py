@@ -25,7 +25,7 @@ from mt.console import Console
 from mt.data.feed import prefetched, updates_from
 from mt.data.prepare import prepare, why_prepare
 from mt.data.prepared import Prepared
-from mt.device import choose_device, choose_precision, repeat_exactly, settle
+from mt.device import choose_device, choose_precision, repeat_exactly, settle, warning_of
 from mt.distributed import LostContactError, World, joined
 from mt.errors import CheckpointError, MtError, UsageError
 from mt.evaluate.report import write_report
@@ -157,6 +157,8 @@ def _new_learner(config: Config, prepared: Prepared, world: World, console: Cons
     where = device.type if world.size == 1 else f"{world.size} x {device.type}"
     precision = str(learner.precision).removeprefix("torch.")
     console.say(f"model: {parameters:,} parameters; {len(prepared.train):,} pairs; {where}, {precision}")
+    if world.is_main and (warning := warning_of(precision, device)):
+        console.warn(warning)
     return learner
 
 

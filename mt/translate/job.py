@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 from mt.console import Console, counted
-from mt.device import choose_device
+from mt.device import choose_device, warning_of
 from mt.distributed import LostContactError, World, joined
 from mt.errors import DataError, Interrupted
 from mt.files import is_special, writing
@@ -46,6 +46,8 @@ def translate(
             with world.main_first():
                 translator = Translator(*checkpoints, device=device, average=average, decode=decode)
             console.say(f"model: {translator.name}")
+            if world.is_main and (warning := warning_of(translator.decode.precision, choose_device(device))):
+                console.warn(warning)
             run_job(translator, job, console, world)
         except LostContactError as error:
             if world.is_main:

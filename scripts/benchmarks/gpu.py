@@ -27,8 +27,7 @@ from mt.config import ModelConfig
 from mt.data.batches import Lengths, Rows, plan_batches
 from mt.data.corpus import Corpus
 from mt.device import repeat_exactly
-from mt.model.flops import training_flops
-from mt.model.transformer import Transformer
+from mt.model.transformer import Transformer, training_flops
 
 PARTS = ("ceilings", "training", "profile", "decoding")
 

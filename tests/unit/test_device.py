@@ -1,13 +1,16 @@
-"""Laws of the few sizes that batches have while translating, and what they are for."""
+"""Laws of the few sizes that batches have while translating; what of torch is private and may go."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mt.device import rounded_down, rounded_up
+from mt.device import bfloat16_is_quick, choose_precision, rounded_down, rounded_up, warning_of
 
 # A kernel takes 0.6 MiB.
 MEASURE = """
@@ -46,3 +49,37 @@ def test_there_are_few_sizes() -> None:
 def test_memory_does_not_grow_with_every_number_of_rows() -> None:
     run = subprocess.run([sys.executable, "-c", MEASURE], capture_output=True, text=True, check=True)
     assert float(run.stdout) < 120  # 340 MiB without the few sizes
+
+
+# Without the first five the slower way is taken, so none of them needs an upper bound on torch's version.
+PRIVATE = {
+    "torch.cpu._is_amx_tile_supported",
+    "torch.cpu._is_avx512_bf16_supported",
+    "torch.ops.mkldnn._is_mkldnn_bf16_supported",
+    "torch.ops.mkldnn._linear_pointwise",
+    "torch.ops.mkldnn._reorder_linear_weight",
+    "torch._foreach_copy_",
+    "torch._foreach_lerp_",
+}
+
+
+def test_the_private_functions_of_torch_are_these_and_are_there() -> None:
+    package = Path(__file__).parents[2] / "mt"
+    code = "".join(path.read_text(encoding="utf-8") for path in package.rglob("*.py"))
+    called = set(re.findall(r"torch(?:\.\w+)*\._[a-z]\w*", code))
+    asked = {f"{module}.{name}" for module, name in re.findall(r"_ask\((torch[\w.]*), \"(\w+)\"\)", code)}
+    assert called | asked == PRIVATE
+    for name in PRIVATE:
+        where, _, function = name.rpartition(".")
+        module = torch
+        for part in where.split(".")[1:]:
+            module = getattr(module, part)
+        assert hasattr(module, function), name
+
+
+def test_precision_auto_is_bfloat16_only_where_that_is_quick() -> None:
+    cpu = torch.device("cpu")
+    assert choose_precision("auto", cpu) == (torch.bfloat16 if bfloat16_is_quick(cpu) else torch.float32)
+    assert choose_precision("bfloat16", cpu) == torch.bfloat16
+    assert bool(warning_of("bfloat16", cpu)) != bfloat16_is_quick(cpu)
+    assert warning_of("float32", cpu) == ""

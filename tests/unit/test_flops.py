@@ -7,7 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from mt.config import Config, ModelConfig, TrainConfig
 from mt.data.corpus import Corpus, Sentences
 from mt.data.feed import cut_batch
-from mt.model.flops import training_flops
+from mt.model.transformer import training_flops
 from mt.train.learner import make_learner
 from mt.train.update import take_update
 
