@@ -67,14 +67,16 @@ def target_log_probabilities(
     precision: as in `forced_output`.
     impossible: pieces whose probability is 0, whatever the model says.
     """
-    x_ND, found = forced_output(model, batch, precision), []
+    x_ND = forced_output(model, batch, precision)
+    exact = torch.promote_types(x_ND.dtype, torch.float32)
+    logp_N = torch.empty(x_ND.size(0), dtype=exact, device=x_ND.device)  # pieces of it would keep chunks from reuse
     with _products_in(precision, model.device):
         for rows in row_chunks(x_ND, model.vocab_size):
-            logits_CV = model.output(x_ND[rows])
-            logits_CV = logits_CV.to(torch.promote_types(logits_CV.dtype, torch.float32))
-            logits_CV[:, list(impossible)] = float("-inf")
-            found.append(logits_CV.log_softmax(dim=1).gather(1, batch.targets_N[rows, None])[:, 0])
-    return torch.cat(found)
+            logits_CV = model.output(x_ND[rows]).to(exact)
+            for piece in impossible:
+                logits_CV[:, piece] = float("-inf")
+            logp_N[rows] = logits_CV.log_softmax(dim=1).gather(1, batch.targets_N[rows, None])[:, 0]
+    return logp_N
 
 
 def row_chunks(x_ND: Tensor, vocab_size: int) -> Iterator[slice]:
