@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 Door = TypeVar("Door", bound=Callable[..., object])
 Asked = TypeVar("Asked", "Job", "Request")
 
-ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file, such as configs/base.yaml.")]
+ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file; or demo, which the package brings.")]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="SECTION.KEY=VALUE", help="Settings that go over the file's.")
 ]

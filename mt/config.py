@@ -31,6 +31,9 @@ Noted = Annotated[T, OnResume.NOTED]
 Free = Annotated[T, OnResume.FREE]
 
 
+_PACKAGED = Path(__file__).parent / "configs"  # those that need nothing but the package
+
+
 class Section(BaseModel):
     """What every section has in common: it cannot change, and knows all its keys."""
 
@@ -258,10 +261,14 @@ class Config(Section):
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read a YAML file over the defaults and `section.key=value` overrides over both.
 
+    The name of a file in mt/configs, such as `demo`, means that one, unless there is a file of this name.
     `data.dir` and `train.dir` default to data/STEM and runs/STEM, STEM being the file's name.
     Raises ConfigError naming every wrong key and value at once.
     """
     path = Path(path)
+    packaged = _PACKAGED / f"{path.name}.yaml"
+    if packaged.is_file() and str(path) == path.name and not path.is_file():
+        path = packaged
     values, lines = _read_yaml(path)
     origins = {key: f"{path}:{line}" for key, line in lines.items()}
     _set_default(values, ("data", "dir"), f"data/{path.stem}")
@@ -354,7 +361,7 @@ def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[Key, int]]:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such config file") from None
+        raise ConfigError(f"{path}: no such config file; name a YAML file, or demo") from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read as a config file: {error.strerror}") from None
     except UnicodeDecodeError:

@@ -4,10 +4,10 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from mt import __version__
 from mt.checkpoint import last_checkpoints, read_config
 from mt.config import Config, DecodeConfig
 from mt.console import Console
@@ -114,7 +114,7 @@ def _kept_file(model: Candidate, sources: Sequence[str], device: str) -> Path | 
         manifest = (checkpoint / "MANIFEST.json").read_bytes()  # holds the hash of every file of the checkpoint
     except OSError:
         return None  # opening the model will say what is wrong
-    settings = [model.decode.model_dump(), choose_device(device).type, version("mt"), list(sources)]
+    settings = [model.decode.model_dump(), choose_device(device).type, __version__, list(sources)]
     key = hashlib.sha256(manifest + json.dumps(settings).encode()).hexdigest()[:16]
     return model.run / "translations" / f"{checkpoint.name}-{key}.json"
 

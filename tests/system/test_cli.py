@@ -1,13 +1,18 @@
 """The command line as its users meet it: the main job, and every mistake in one sentence."""
 
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 from helpers import mt, mt_in_terminal
 
 import mt as package
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_raw_text_becomes_translations_with_a_score(toy_yaml: Path, toy_text: Path, tmp_path: Path) -> None:
@@ -161,3 +166,30 @@ def test_a_setting_of_the_search_is_an_option_or_an_override(toy_run: Path, toy_
     assert option.stdout == override.stdout == over_option.stdout
     wrong = mt(*command, "decode.beam=3", "decode.groups=2", text=source)
     assert (wrong.returncode, wrong.stderr) == (2, "mt: decode: a beam of 3 cannot be cut into 2 groups of one size\n")
+
+
+@pytest.mark.slow
+def test_a_wheel_works_away_from_the_checkout(tmp_path: Path) -> None:
+    pytest.importorskip("setuptools")
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-build-isolation", "--no-deps"]
+    source = tmp_path / "source"
+    shutil.copytree(ROOT / "mt", source / "mt", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    subprocess.run([*pip, "--wheel-dir", tmp_path, source], check=True, capture_output=True)
+    (wheel,) = tmp_path.glob(f"mt-{package.__version__}-*.whl")
+    with ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "installed")
+    files = {
+        str(path.relative_to(ROOT)) for path in (ROOT / "mt").rglob("*") if path.is_file() and path.suffix != ".pyc"
+    }
+    assert files <= set(archive.namelist())
+    (tmp_path / "elsewhere").mkdir()
+    small = ["data.train={demo: 200}", "data.valid={demo: 20, split: valid}", "data.test=[]", "data.vocab_size=400"]
+    done = mt(
+        *("prepare", "demo", *small),
+        cwd=tmp_path / "elsewhere",
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "installed")},
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "elsewhere" / "data" / "demo" / "manifest.json").is_file()
