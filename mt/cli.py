@@ -179,7 +179,8 @@ def translate(
         Path | None, typer.Option(metavar="FILE", help="A line each: what the translation has to start with.")
     ] = None,
     score_ref: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Translate nothing; score these translations.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Score these in place of translating, as the tokenizer cuts them."),
     ] = None,
     alignments: Annotated[
         bool, typer.Option("--alignments", help="Which word comes from which (0-0 1-2) behind each translation.")

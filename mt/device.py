@@ -69,7 +69,7 @@ def warning_of(precision: str, device: torch.device) -> str:
     return f"this {unit} computes bfloat16 out of float32, which is several times slower than precision float32"
 
 
-def settle() -> None:
+def keep_freed_memory() -> None:
     """Let the C library keep freed memory: asking the kernel for the same pages each update costs about 7% on a CPU."""
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL("libc.so.6")
@@ -91,16 +91,16 @@ def repeat_exactly(device: torch.device) -> None:
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
-def rounded_up(rows: int) -> int:
+def up_to_kernel_size(rows: int) -> int:
     """The next of a few sizes, at most an eighth more.
 
     A CPU builds, and keeps, a kernel for each number of rows it meets: a millisecond and 0.6 MiB for every shape of
     weights. A batch job would meet hundreds of numbers.
     """
-    return rounded_down(rows + _step(rows) - 1)
+    return down_to_kernel_size(rows + _step(rows) - 1)
 
 
-def rounded_down(rows: int) -> int:
+def down_to_kernel_size(rows: int) -> int:
     """The last of the same sizes that is no more."""
     return rows - rows % _step(rows)
 

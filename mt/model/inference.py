@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mt.device import onednn_takes_bfloat16, rounded_up
+from mt.device import onednn_takes_bfloat16, up_to_kernel_size
 from mt.model.layers import TiedOutput
 from mt.model.transformer import Transformer
 
@@ -45,7 +45,7 @@ class PackedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         rows = x.numel() // x.size(-1)
-        if (size := rounded_up(rows)) == rows:
+        if (size := up_to_kernel_size(rows)) == rows:
             return self._product(x)
         x_ND = F.pad(x.reshape(rows, -1), (0, 0, 0, size - rows))
         return self._product(x_ND)[:rows].view(*x.shape[:-1], -1)

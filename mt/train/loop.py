@@ -25,7 +25,7 @@ from mt.console import Console
 from mt.data.feed import prefetched, updates_from
 from mt.data.prepare import prepare, why_prepare
 from mt.data.prepared import Prepared
-from mt.device import choose_device, choose_precision, repeat_exactly, settle, warning_of
+from mt.device import choose_device, choose_precision, keep_freed_memory, repeat_exactly, warning_of
 from mt.distributed import LostContactError, World, joined
 from mt.errors import CheckpointError, MtError, UsageError
 from mt.evaluate.report import write_report
@@ -149,7 +149,7 @@ def _new_learner(config: Config, prepared: Prepared, world: World, console: Cons
     device = choose_device(config.train.device)
     if device.type == "cuda":
         device = torch.device("cuda", world.local_rank)
-    settle()
+    keep_freed_memory()
     if config.train.deterministic:
         repeat_exactly(device)
     learner = make_learner(config, len(prepared.tokenizer), device)

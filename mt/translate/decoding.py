@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mt.data.tokenizer import BOS, EOS, PAD, UNK
-from mt.device import rounded_up
+from mt.device import up_to_kernel_size
 from mt.model.attention import Memory
 from mt.model.teacher_forcing import make_batch, target_log_probabilities
 from mt.model.transformer import Transformer
@@ -47,7 +47,7 @@ class Decoding:
             return None  # to look would wait for the device
         finished = finished_B.nonzero()[:, 0]
         unfinished = len(finished_B) - len(finished)
-        leaving = finished[rounded_up(unfinished) - unfinished :]
+        leaving = finished[up_to_kernel_size(unfinished) - unfinished :]
         if len(leaving) * 8 < len(finished_B):
             return None
         staying = torch.ones_like(finished_B).index_fill(0, leaving, False).nonzero()[:, 0]

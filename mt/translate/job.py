@@ -9,12 +9,13 @@ from itertools import islice
 from pathlib import Path
 
 from mt.console import Console, counted
+from mt.data.lines import refuse_giant
 from mt.device import choose_device, warning_of
 from mt.distributed import LostContactError, World, joined
 from mt.errors import DataError, Interrupted
 from mt.files import is_special, writing
 from mt.streams import write_out
-from mt.translate.attention import SHOWN, alignments, only_model, write_attention
+from mt.translate.alignment import SHOWN, alignments, only_model, write_attention
 from mt.translate.formats import LineFormat, Results, line_format
 from mt.translate.output import Output, Parts, Progress, compressor
 from mt.translate.plan import Job, Stream, plan_job
@@ -274,6 +275,7 @@ class _Work:
         return [[replace(output, alignment=next(links)) for output in outputs] for outputs in found]
 
     def _text(self, line: str, number: int) -> str:
+        refuse_giant(line, f"{self._reader.name}:{number}")
         try:
             return self._format.text(line)
         except ValueError as error:

@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -15,8 +15,9 @@ from torch import Tensor
 from mt.checkpoint import Checkpoint, average_weights, last_checkpoints, load_checkpoint
 from mt.config import DecodeConfig
 from mt.data.clean import valid_unicode
+from mt.data.lines import refuse_giant
 from mt.data.tokenizer import BOS, EOS, Tokenizer
-from mt.device import choose_device, choose_precision, rounded_down, settle
+from mt.device import choose_device, choose_precision, down_to_kernel_size, keep_freed_memory
 from mt.errors import CheckpointError, UsageError
 from mt.model.inference import inference_model
 from mt.model.transformer import Transformer
@@ -85,7 +86,7 @@ class Translator:
         average: int | None = None,
         decode: Mapping[str, object] | None = None,
     ) -> None:
-        settle()
+        keep_freed_memory()
         if not path:
             raise UsageError("Translator needs the path of a run or of a checkpoint")
         where = choose_device(device)
@@ -115,7 +116,7 @@ class Translator:
         """All that decides what a line becomes."""
         return {"weights": self.fingerprint, "device": self._device.type, **self.decode.model_dump()}
 
-    def __call__(self, lines: Sequence[str], advance: Advance = lambda count: None) -> list[str]:
+    def __call__(self, lines: Iterable[str], advance: Advance = lambda count: None) -> list[str]:
         """One translation for each line; a blank line gives an empty one.
 
         advance: told of the number of lines just done.
@@ -124,10 +125,10 @@ class Translator:
 
     def n_best(
         self,
-        lines: Sequence[str],
+        lines: Iterable[str],
         count: int = 1,
         first: int = 1,
-        prefixes: Sequence[str] = (),
+        prefixes: Iterable[str] = (),
         advance: Advance = lambda count: None,
         scored: bool = True,
     ) -> list[list[Translation]]:
@@ -136,8 +137,11 @@ class Translator:
         first: the number of the first line, from which sampling derives what it draws.
         prefixes: what the translation of each line has to start with.
         scored: without scores (they are NaN then), greedy search is quicker.
-        Raises UsageError when the beam is narrower than `count`.
+        A text found twice, in two segmentations, is listed once; samples all stay.
+        Raises UsageError when the beam is narrower than `count` and for what are no lines, DataError naming a line of
+        more than a million characters.
         """
+        lines, prefixes = _lines(lines, first), _lines(prefixes, first, "prefix of line")
         if not self.decode.sample and count > self.decode.beam:
             raise UsageError(f"{count} translations a line need a beam of at least {count}; it is {self.decode.beam}")
         is_greedy = self.decode.beam == 1 and not self.decode.sample
@@ -157,9 +161,17 @@ class Translator:
         return [translations or [Translation("", 0.0, 0.0)] for translations in results]
 
     def score(
-        self, sources: Sequence[str], targets: Sequence[str], advance: Advance = lambda count: None
+        self, sources: Iterable[str], targets: Iterable[str], advance: Advance = lambda count: None
     ) -> list[PieceScores]:
-        """How likely each target is as the translation of its source."""
+        """How likely each target is as the translation of its source.
+
+        Of the segmentations that a text has, the tokenizer's own is scored. A search may have found the same text in
+        another one, whose score is another.
+        Raises UsageError and DataError as `n_best` does.
+        """
+        sources, targets = _lines(sources), _lines(targets, name="target")
+        if len(sources) != len(targets):
+            raise UsageError(f"{len(sources)} sources and {len(targets)} targets: each source needs its target")
         source_ids, target_ids = self._encode(sources), self._encode(targets)
         results: list[PieceScores | None] = [None] * len(source_ids)
         lengths = [max(len(source), len(target)) + 1 for source, target in zip(source_ids, target_ids, strict=True)]
@@ -245,6 +257,18 @@ class Translator:
         return self.models[0].device
 
 
+def _lines(lines: Iterable[str], first: int = 1, name: str = "line") -> list[str]:
+    """The lines as a list. Raises UsageError for what are no lines, DataError for one too long to be encoded."""
+    if isinstance(lines, str):
+        raise UsageError('a list of lines is needed, such as ["A man sleeps."]; this is one string')
+    lines = list(lines)
+    for number, line in enumerate(lines, first):
+        if not isinstance(line, str):
+            raise UsageError(f"{name} {number}: is no string but {type(line).__name__}")
+        refuse_giant(line, f"{name} {number}")
+    return lines
+
+
 def _checkpoints(path: Path, average: int | None) -> tuple[list[Path], str]:
     """The checkpoints whose mean is meant, the newest last, and what to call them."""
     if average is None:
@@ -308,7 +332,7 @@ def decoding_batches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]
     rows = np.argsort(-np.asarray(lengths, dtype=np.int64), kind="stable").tolist()
     batches, first = [], 0
     while first < len(rows):
-        size = rounded_down(max(1, max_tokens // max(1, lengths[rows[first]])))
+        size = down_to_kernel_size(max(1, max_tokens // max(1, lengths[rows[first]])))
         batches.append(rows[first : first + size])
         first += size
     return batches

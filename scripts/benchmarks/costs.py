@@ -25,7 +25,7 @@ from mt.config import BatchConfig, Config, TrainConfig
 from mt.data.batches import plan_batches
 from mt.data.corpus import Corpus, Sentences
 from mt.data.feed import cut_batch
-from mt.device import settle
+from mt.device import keep_freed_memory
 from mt.distributed import joined
 from mt.train.learner import make_learner
 from mt.train.update import take_update
@@ -78,7 +78,7 @@ def train(setting: Setting, options: argparse.Namespace, rank: int, answers: "Qu
     os.environ.update(
         WORLD_SIZE=str(setting.processes), RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(29_500)
     )
-    settle()
+    keep_freed_memory()
     torch.set_num_threads(max(1, options.threads // setting.processes))
     device = torch.device("cpu")
     model_config, _ = SIZES["small"]

@@ -24,7 +24,7 @@ from torch import Tensor
 from mt.checkpoint import load_checkpoint
 from mt.config import ModelConfig
 from mt.data.tokenizer import BOS, EOS, PAD, Tokenizer
-from mt.device import settle
+from mt.device import keep_freed_memory
 from mt.model.inference import PackedLinear, inference_model
 from mt.model.transformer import Transformer
 from mt.run_folder import find_checkpoint
@@ -141,7 +141,7 @@ def over_batches(decode: Decode, batches: list[list[list[int]]]) -> Callable[[No
 def make_ours(options: argparse.Namespace) -> Callable[[None], list[list[int]]]:
     """As `mt translate` sets itself up."""
     torch.set_num_threads(options.threads)
-    settle()
+    keep_freed_memory()
     model, batches = task(options)
     return over_batches(ours(inference_model(model, torch.float32), options.beam, not options.ckpt), batches)
 

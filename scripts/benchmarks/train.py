@@ -25,7 +25,7 @@ from mt.config import BatchConfig, Config, ModelConfig, TrainConfig
 from mt.data.batches import Lengths, plan_batches
 from mt.data.corpus import Corpus, Sentences
 from mt.data.feed import cut_batch
-from mt.device import settle
+from mt.device import keep_freed_memory
 from mt.model.layout import PAD
 from mt.model.positions import positional_encoding
 from mt.model.teacher_forcing import Batch
@@ -53,7 +53,7 @@ def main() -> None:
     for system in systems:
         system.ask(batches[:1])  # warms up
     torch.set_num_threads(arguments.threads)
-    settle()
+    keep_freed_memory()
     limits = []
     for window in range(arguments.windows):
         first = window * arguments.updates
@@ -68,7 +68,7 @@ def main() -> None:
 def prepared(name: str, arguments: argparse.Namespace) -> Callable[[list[np.ndarray]], None]:
     """A system that takes an update on each batch it is given."""
     if name == "mt" or arguments.settle_peers:
-        settle()
+        keep_freed_memory()
     torch.set_num_threads(arguments.threads)
     config, vocabulary = SIZES[arguments.size]
     corpus = random_corpus(SENTENCES, vocabulary)

@@ -3,6 +3,7 @@
 import math
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from mt import Translator
 from mt.checkpoint import load_checkpoint
 from mt.data.tokenizer import BOS, EOS
-from mt.errors import CheckpointError, UsageError
+from mt.errors import CheckpointError, DataError, UsageError
 from mt.evaluate.bleu import bleu
 from mt.model.transformer import Transformer
 from mt.run_folder import find_checkpoint
@@ -53,6 +54,29 @@ def test_any_unicode_goes_in_and_each_line_comes_out_as_one(toy_run: Path, lines
     translations = opened(toy_run, beam=2, max_extra=5)(lines)
     assert len(translations) == len(lines)
     assert not any("\n" in text for text in translations)
+
+
+def test_lines_come_from_any_iterable_and_what_is_none_is_refused_in_a_sentence(toy_run: Path) -> None:
+    translator = opened(toy_run, beam=1)
+    lines = ["a dog runs here .", "a man"]
+    assert translator(line for line in lines) == translator(tuple(lines)) == translator(lines)
+    assert translator.n_best([]) == translator.score([], []) == []
+    with pytest.raises(UsageError, match=r"list of lines.*this is one string"):
+        translator("a dog runs here .")
+    with pytest.raises(UsageError, match="line 2: is no string but NoneType"):
+        translator(["a dog", None])  # type: ignore[list-item]
+    with pytest.raises(UsageError, match="1 sources and 2 targets"):
+        translator.score(["a"], ["b", "c"])
+
+
+def test_a_giant_line_is_refused_by_its_number_before_it_is_encoded(toy_run: Path) -> None:
+    """To encode ten million characters would take 500 MB, 50 for each."""
+    translator = opened(toy_run)
+    tracemalloc.start()
+    with pytest.raises(DataError, match=r"^line 8: more than 1,000,000 characters in one line; put one sentence"):
+        translator.n_best(["a dog", "x" * 10_000_000], first=7)
+    assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    tracemalloc.stop()
 
 
 def test_half_a_character_is_read_as_its_replacement(toy_run: Path) -> None:

@@ -19,7 +19,7 @@ from mt.errors import UsageError
 from mt.model.attention import join_heads, split_heads
 from mt.pages.attention_page import attention_page
 from mt.pages.frame import readable_pieces
-from mt.translate.attention import Attention, alignments, attention_of, write_attention
+from mt.translate.alignment import Attention, alignments, attention_of, write_attention
 from mt.translate.job import run_job
 from mt.translate.plan import Job
 from mt.translate.translator import Translator

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mt.device import bfloat16_is_quick, choose_precision, rounded_down, rounded_up, warning_of
+from mt.device import bfloat16_is_quick, choose_precision, down_to_kernel_size, up_to_kernel_size, warning_of
 
 # A kernel takes 0.6 MiB.
 MEASURE = """
@@ -31,18 +31,18 @@ print(resident_mib() - before)
 
 @given(st.integers(0, 10**6))
 def test_a_size_is_near_and_its_own_next(rows: int) -> None:
-    assert rounded_down(rows) <= rows <= rounded_up(rows) <= 1.125 * rows
-    for size in (rounded_down(rows), rounded_up(rows)):
-        assert rounded_down(size) == rounded_up(size) == size
+    assert down_to_kernel_size(rows) <= rows <= up_to_kernel_size(rows) <= 1.125 * rows
+    for size in (down_to_kernel_size(rows), up_to_kernel_size(rows)):
+        assert down_to_kernel_size(size) == up_to_kernel_size(size) == size
 
 
 @given(st.integers(1, 10**6))
 def test_a_beam_of_four_keeps_a_size_a_size(rows: int) -> None:
-    assert rounded_up(4 * rounded_down(rows)) == 4 * rounded_down(rows)
+    assert up_to_kernel_size(4 * down_to_kernel_size(rows)) == 4 * down_to_kernel_size(rows)
 
 
 def test_there_are_few_sizes() -> None:
-    assert len({rounded_up(rows) for rows in range(4096)}) == 81
+    assert len({up_to_kernel_size(rows) for rows in range(4096)}) == 81
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
