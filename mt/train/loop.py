@@ -1,10 +1,11 @@
 """The training run (section 5), from its first update or from wherever it stopped."""
 
 import time
-from collections.abc import Callable
-from contextlib import closing, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from enum import IntEnum
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -23,11 +24,11 @@ from mt.checkpoint import (
 from mt.config import Config, dump_config
 from mt.console import Console
 from mt.data.feed import prefetched, updates_from
-from mt.data.prepare import prepare, why_prepare
+from mt.data.prepare import prepare, what_changed, why_prepare
 from mt.data.prepared import Prepared
 from mt.device import choose_device, choose_precision, keep_freed_memory, repeat_exactly, warning_of
 from mt.distributed import LostContactError, World, joined
-from mt.errors import CheckpointError, MtError, UsageError
+from mt.errors import CheckpointError, MtError
 from mt.evaluate.report import write_report
 from mt.files import write_whole
 from mt.run_folder import (
@@ -82,9 +83,14 @@ def train(config: Config, console: Console, init_from: Path | None = None, dry_r
 
 
 def _train(config: Config, world: World, console: Console, init_from: Path | None, dry_run: bool) -> None:
-    folder = config.train.dir
     if world.is_main:
-        _check_before_writing(config, console, dry_run)
+        _check_before_writing(config, console)
+    with _in_passing(config, world, console) if dry_run else nullcontext(config) as settings:
+        _train_prepared(settings, world, console, init_from, dry_run)
+
+
+def _train_prepared(config: Config, world: World, console: Console, init_from: Path | None, dry_run: bool) -> None:
+    folder = config.train.dir
     prepared = _prepare(config, world, console)
     writer = CheckpointWriter(folder, prepared.tokenizer.model_bytes)
     with training_lock(folder, keep=not dry_run) if world.is_main else nullcontext(), writer:
@@ -118,23 +124,33 @@ def _with_precision(config: Config, device: torch.device) -> Config:
     return config.model_copy(update={"train": config.train.model_copy(update={"precision": precision})})
 
 
-def _check_before_writing(config: Config, console: Console, dry_run: bool) -> None:
+def _check_before_writing(config: Config, console: Console) -> None:
     """Refuse what would replace data that are still needed, or go on as another run."""
     for line in check_settings(config.train.dir, config):
         console.say(f"going on with another setting: {line}")
-    if not (dry_run or begun_with(config.train.dir)):
+    if not begun_with(config.train.dir):
         return
-    reason = why_prepare(config, Console(quiet=True))
-    if "changed" not in reason:
-        return
-    if dry_run:
-        raise UsageError(
-            f"{config.data.dir}: {reason}; --dry-run replaces nothing: run mt prepare, or name a new data.dir"
+    changes = [line for line in what_changed(config, Console(quiet=True)) if not line.startswith("data.test")]
+    if changes:
+        raise CheckpointError(
+            f"{config.data.dir}: changed: {', '.join(changes)}; but {config.train.dir} goes on with the data as they "
+            "were: put that back, or name a new data.dir and train.dir"
         )
-    raise CheckpointError(
-        f"{config.data.dir}: {reason}; but {config.train.dir} goes on with the data as they were: put that back, or "
-        "name a new data.dir and train.dir"
-    )
+
+
+@contextmanager
+def _in_passing(config: Config, world: World, console: Console) -> Iterator[Config]:
+    """For a dry run: the config with its data in a temporary folder, where data.dir does not hold what it asks for."""
+    with ExitStack() as stack:
+        folder = None
+        if world.is_main and (reason := why_prepare(config, console)):
+            console.say(f"{config.data.dir}: {reason}, in a temporary folder for this dry run")
+            parent = next(parent for parent in config.data.dir.absolute().parents if parent.is_dir())
+            folder = stack.enter_context(TemporaryDirectory(prefix=".dry-run-", dir=parent))
+        folder = world.told(folder)
+        temporary = {} if folder is None else {"dir": Path(folder) / "data"}
+        yield config.model_copy(update={"data": config.data.model_copy(update=temporary)})
+        world.wait()
 
 
 def _prepare(config: Config, world: World, console: Console) -> Prepared:
