@@ -5,16 +5,17 @@ import math
 import random
 import re
 import shutil
+from dataclasses import asdict
 from html.parser import HTMLParser
 from pathlib import Path
 
-import numpy as np
 import pytest
 from browser import assert_readable, in_browser
 
 from mt.config import Config, dump_config
 from mt.errors import DataError
 from mt.evaluate.bleu import scores
+from mt.evaluate.curve import BleuCurve, CurvePoint
 from mt.evaluate.report import read_run, write_report
 from mt.evaluate.tables import score_dicts
 from mt.pages.report_page import report_page
@@ -76,7 +77,6 @@ def run(tmp_path: Path, toy_run: Path) -> Path:
     choice = random.Random(1)
     folder, data = tmp_path / "runs" / "a <b> run", tmp_path / "data"
     folder.mkdir(parents=True)
-    (data / "train").mkdir(parents=True)
     config = Config.model_validate(
         {
             "data": {"dir": str(data), "train": EVIL.replace("\0", ""), "valid": "v", "vocab_size": 6000},
@@ -94,31 +94,21 @@ def run(tmp_path: Path, toy_run: Path) -> Path:
     write_json_lines(folder / "metrics.jsonl", records)
     found = scores([line for line, _ in SENTENCES] * 5, [line for _, line in SENTENCES] * 5, confidence=20)
     (folder / "scores.json").write_text(json.dumps(score_dicts(found, EVIL, "average of 5, beam 4")))
-    points = [{"checkpoint": EVIL, "update": update, "bleu": update / 12, "mark": ""} for update in (100, 300, 500)]
-    points[1]["mark"] = "best"
-    curve = {
-        "testset": EVIL + "a/long/path" * 5,
-        "decoding": "beam 4",
-        "points": [*points, {**points[2], "bleu": 41, "mark": "averaged"}],
-    }
-    (folder / "curves.json").write_text(json.dumps([curve]))
+    updates = [(100, ""), (300, "best"), (500, "")]
+    points = [CurvePoint(EVIL, update, update / 12, mark) for update, mark in updates]
+    points.append(CurvePoint("averaged", 500, 41, "averaged"))
+    curve = BleuCurve(EVIL, EVIL + "a/long/path" * 5, "beam 4", "", points)
+    (folder / "curves.json").write_text(json.dumps([asdict(curve)]))
     sessions = json.loads((toy_run / "env.json").read_text(encoding="utf-8"))  # as training writes it
     again = sessions[-1] | {"update": 240, "command": EVIL, "machine": None}
     (folder / "env.json").write_text(json.dumps([*sessions, again]))
-    manifest = {
-        "sources": {
-            "train": [{"name": f"../shared/data/multi30k/{EVIL}", "read": 29000, "kept": 28800, "files": []}],
-            "valid": [{"name": "../shared/data/multi30k/valid", "read": 1014, "kept": 1014, "files": []}],
-        },
-        "dropped": {"duplicate": 201, EVIL: 12, "too long": 0},
-        "train": {"rows": 28745, "source_pieces": 411222, "target_pieces": 430001},
-        "tokenizer": {"pieces": 6000},
-    }
+    shutil.copytree(toy_run.parent / "data", data)  # as preparation writes it
+    manifest = json.loads((data / "manifest.json").read_text(encoding="utf-8"))
+    manifest["sources"]["train"][0] |= {"name": f"../shared/data/multi30k/{EVIL}", "read": 29000}
+    manifest["sources"]["valid"][0]["read"] = 1014
+    manifest["dropped"] = {"duplicate": 201, EVIL: 12, "too long": 0}
+    manifest["train"] |= {"rows": 28745, "source_pieces": 411222}
     (data / "manifest.json").write_text(json.dumps(manifest))
-    for side in ("source", "target"):
-        offsets = np.array([0] + [choice.randrange(3, 60) for _ in range(500)]).cumsum()
-        np.save(data / "train" / f"{side}.offsets.npy", offsets)
-        np.save(data / "train" / f"{side}.ids.npy", np.zeros(offsets[-1], np.uint16))
     return folder
 
 
@@ -169,7 +159,8 @@ def test_the_page_shows_all_parts_of_a_run(run: Path) -> None:
     assert "case:mixed|eff:no|tok:13a|smooth:exp|version:" in text
     assert "model.d_model512256" in text
     assert "28,745 sentence pairs in an epoch, 411,222 source pieces" in text
-    assert "1,014" in text
+    assert "valid1,014" in text
+    assert "en: median " in text
     assert "duplicate201" in text
     assert "too long" not in text
     assert report(run).count('class="plot"') == 9
