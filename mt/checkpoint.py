@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,9 +99,7 @@ def load_checkpoint(path: Path, resume: bool = False) -> Checkpoint:
 
     Raises CheckpointError naming the file that is missing, cut short or changed.
     """
-    listing = _listing(path)
-    names = [name for name in listing if resume or name != "optimizer.safetensors"]
-    contents = {name: _verified(path, name, listing) for name in names}
+    contents = dict(_verified_files(path, resume))
     return Checkpoint(
         path=path,
         config=parse_config(contents["config.yaml"].decode(), str(path / "config.yaml")),
@@ -123,11 +121,17 @@ def read_config(path: Path) -> Config:
     return parse_config(_verified(path, "config.yaml", _listing(path)).decode(), str(path / "config.yaml"))
 
 
-def verify_checkpoint(path: Path) -> None:
-    """Raise CheckpointError naming a file of a checkpoint that is missing, cut short or changed."""
+def verify_checkpoint(path: Path, resume: bool = False) -> None:
+    """Raise what `load_checkpoint` would."""
+    for _ in _verified_files(path, resume):
+        pass
+
+
+def _verified_files(path: Path, resume: bool) -> Iterator[tuple[str, bytes]]:
     listing = _listing(path)
     for name in listing:
-        _verified(path, name, listing)
+        if resume or name != "optimizer.safetensors":
+            yield name, _verified(path, name, listing)
 
 
 def _listing(path: Path) -> dict[str, tuple[int, str]]:

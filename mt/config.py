@@ -337,10 +337,13 @@ def changes(before: Config, after: Config, mark: OnResume) -> list[str]:
 
 
 def differences(before: BaseModel, after: BaseModel) -> list[str]:
-    """The keys two configurations disagree on, as `section.key: before -> after`."""
+    """The keys two configurations disagree on, as `section.key: before -> after`; sources are not spelt out."""
     left, right = dict(_leaves(before.model_dump(mode="json"))), dict(_leaves(after.model_dump(mode="json")))
-    keys = list(dict.fromkeys([*left, *right]))
-    return [f"{key}: {left.get(key)} -> {right.get(key)}" for key in keys if left.get(key) != right.get(key)]
+    keys = [key for key in dict.fromkeys([*left, *right]) if left.get(key) != right.get(key)]
+    return [
+        f"{key}: other sources" if isinstance(right.get(key), list) else f"{key}: {left.get(key)} -> {right.get(key)}"
+        for key in keys
+    ]
 
 
 def _leaves(value: object, prefix: str = "") -> Iterator[tuple[str, object]]:
