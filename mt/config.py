@@ -163,6 +163,14 @@ class ModelConfig(Section):
             raise ValueError(f"d_model {self.d_model} must be even: positions come in sine and cosine pairs")
         return self
 
+    def parameters(self, vocab_size: int) -> int:
+        """The number of weights of a model of these sizes."""
+        d, square = self.d_model, self.d_model**2 + self.d_model  # a linear layer from d to d, and its bias
+        feed_forward = 2 * d * self.d_ff + self.d_ff + d
+        encoder_layer = 4 * square + feed_forward + 2 * 2 * d
+        decoder_layer = 8 * square + feed_forward + 3 * 2 * d
+        return vocab_size * d + self.encoder_layers * encoder_layer + self.decoder_layers * decoder_layer
+
 
 class BatchConfig(Section):
     """How sentences are grouped (section 5.1)."""

@@ -69,6 +69,15 @@ def warning_of(precision: str, device: torch.device) -> str:
     return f"this {unit} computes bfloat16 out of float32, which is several times slower than precision float32"
 
 
+def total_memory(device: torch.device) -> int:
+    """Bytes of memory that a device has, free or not."""
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.get_device_properties(device).total_memory
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
 def keep_freed_memory() -> None:
     """Let the C library keep freed memory: asking the kernel for the same pages each update costs about 7% on a CPU."""
     if platform.libc_ver()[0] == "glibc":

@@ -1,9 +1,8 @@
-"""Several processes as one run: who they are, what they tell each other, and how they are started.
+"""Several processes as one run: who they are, what they exchange, and how they are started.
 
 A run that was started without torchrun, or `--gpus`, is a world of one, in which all of this costs nothing.
 """
 
-import ctypes
 import json
 import logging
 import os
@@ -28,7 +27,6 @@ SILENCE = timedelta(minutes=10)
 # Waiting for the main process is no such silence: it may be validating, or preparing data.
 PATIENCE = timedelta(hours=12)
 CLOSING_SECONDS = 60  # for the others to save and leave after one of them has died
-_PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 T = TypeVar("T")
 
@@ -43,12 +41,16 @@ class WorkerError(MtError):
 
 @dataclass(frozen=True)
 class World:
-    """The processes that train together, seen from one of them. What it asks of the others, all ask in like order."""
+    """The processes that train together, seen from one of them.
+
+    Collective are `sum`, `max`, `any`, `broadcast`, `broadcast_tensors`, `barrier` and `main_first`: every process
+    calls them, in the same order. Each raises LostContactError when another process is gone or silent.
+    """
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0  # among the processes of this machine
-    control: Any = None  # the process group for words rather than gradients: on the CPU, and patient
+    control: Any = None  # the process group for small values: on the CPU, and with a long timeout
 
     @property
     def is_main(self) -> bool:
@@ -56,21 +58,21 @@ class World:
         return self.rank == 0
 
     def share(self, items: Sequence[T]) -> Sequence[T]:
-        """This process's part of what is dealt out like cards."""
+        """This process's items, dealt out one by one in turn."""
         return items[self.rank :: self.size]
 
     def owns(self, number: int) -> bool:
-        """Whether the item of this number is in this process's share."""
+        """Whether `share` gives this process the item of this number."""
         return number % self.size == self.rank
 
     @contextmanager
     def main_first(self) -> Iterator[None]:
-        """What all processes do, the main one does before the others: what is wrong with it is said once."""
+        """The main process runs the block before the others, so that what is wrong is reported once."""
         if not self.is_main:
-            self.wait()
+            self.barrier()
         yield
         if self.is_main:
-            self.wait()
+            self.barrier()
 
     def sum(self, tensor: Tensor) -> None:
         """Replace a tensor by its sum over all processes."""
@@ -78,28 +80,28 @@ class World:
             with _contact():
                 dist.all_reduce(tensor)
 
-    def highest(self, number: int) -> int:
-        """The highest of the numbers that the processes give, none of them later than SILENCE after the first."""
-        return self._highest(number, SILENCE)
+    def max(self, number: int) -> int:
+        """The largest of the processes' numbers; the last has to come within SILENCE of the first."""
+        return self._max(number, SILENCE)
 
-    def any(self, wish: bool) -> bool:
-        """Whether any process wishes it; likewise."""
-        return bool(self.highest(int(wish)))
+    def any(self, condition: bool) -> bool:
+        """Whether it holds in any process; as `max`."""
+        return bool(self.max(int(condition)))
 
-    def _highest(self, number: int, patience: timedelta) -> int:
+    def _max(self, number: int, timeout: timedelta) -> int:
         if self.size == 1:
             return number
         message = torch.tensor([number])
         with _contact():
-            dist.all_reduce(message, dist.ReduceOp.MAX, group=self.control, async_op=True).wait(patience)
+            dist.all_reduce(message, dist.ReduceOp.MAX, group=self.control, async_op=True).wait(timeout)
         return int(message)
 
-    def told(self, value: T) -> T:
-        """The main process's value, which must be what JSON can say."""
+    def broadcast(self, value: T) -> T:
+        """The main process's value, which JSON must be able to hold."""
         if self.size == 1:
             return value
         data = json.dumps(value).encode() if self.is_main else b""
-        message = torch.zeros(self._highest(len(data), PATIENCE), dtype=torch.uint8)
+        message = torch.zeros(self._max(len(data), PATIENCE), dtype=torch.uint8)
         if self.is_main:
             message.copy_(torch.frombuffer(bytearray(data), dtype=torch.uint8))
         with _contact():
@@ -107,16 +109,16 @@ class World:
         answer: T = json.loads(message.numpy().tobytes())
         return answer
 
-    def copy_from_main(self, tensors: Sequence[Tensor]) -> None:
+    def broadcast_tensors(self, tensors: Sequence[Tensor]) -> None:
         """Fill each tensor with the main process's values."""
         if self.size > 1:
             with _contact():
                 for tensor in tensors:
                     dist.broadcast(tensor, src=0)
 
-    def wait(self) -> None:
-        """Return when all processes have come here."""
-        self._highest(0, PATIENCE)
+    def barrier(self) -> None:
+        """Return when all processes have called it."""
+        self._max(0, PATIENCE)
 
 
 @contextmanager
@@ -130,13 +132,12 @@ def _contact() -> Iterator[None]:
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[World]:
-    """The world that torchrun's environment variables describe, NCCL between GPUs and gloo between CPUs."""
+    """The world that torchrun's environment variables describe: NCCL between GPUs, gloo between CPUs."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield World()
         return
     rank, local_rank = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", "0"))
-    _end_with_parent()
     if device.type == "cuda":
         torch.cuda.set_device(local_rank)
     with _contact():
@@ -144,12 +145,6 @@ def joined(device: torch.device) -> Iterator[World]:
         control = dist.new_group(backend="gloo", timeout=PATIENCE)
     yield World(rank, size, local_rank, control)
     dist.destroy_process_group()  # only after a good end: with a lost process it would wait
-
-
-def _end_with_parent() -> None:
-    """Be told to stop when whoever started this process dies, so that no orphan goes on training."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
 
 
 def launch(processes: int, arguments: Sequence[str], device: str) -> None:
@@ -168,6 +163,7 @@ def launch(processes: int, arguments: Sequence[str], device: str) -> None:
         raise UsageError(f"--gpus {processes}, but this machine has {gpus}")
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, _cores() // processes)))
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(CLOSING_SECONDS))
+    os.environ["MT_LAUNCHER"] = str(os.getpid())  # whose death ends the processes
     logging.disable(logging.ERROR)  # the launcher's own; what it knows is said below
     config = LaunchConfig(
         min_nodes=1,
@@ -181,7 +177,7 @@ def launch(processes: int, arguments: Sequence[str], device: str) -> None:
     try:
         elastic_launch(config, sys.executable)("-m", "mt", *arguments)
     except ChildFailedError as failed:
-        # Those that only lost contact, or were ended because of it, may have been noticed first.
+        # The agent may notice first a process that only lost contact, or was ended because of another.
         rank, failure = min(failed.failures.items(), key=lambda item: (_blame(item[1].exitcode), item[1].timestamp))
         if failure.exitcode > 0:
             raise SystemExit(failure.exitcode) from None
@@ -194,7 +190,7 @@ def launch(processes: int, arguments: Sequence[str], device: str) -> None:
 
 
 def _blame(exitcode: int) -> int:
-    """0: the process was killed; 1: it failed, or lost contact; 2: it was ended because of another."""
+    """0: the process was killed; 1: it failed, or lost contact; 2: the launcher ended it because of another."""
     return 1 if exitcode > 0 else 2 if exitcode == -signal.SIGTERM else 0
 
 

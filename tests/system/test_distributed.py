@@ -201,5 +201,35 @@ def test_the_command_starts_its_processes_and_names_the_one_that_died(toy_yaml: 
     assert "Traceback" not in errors
 
 
+def test_a_process_whose_launcher_has_died_leaves_before_it_begins() -> None:
+    environment = {**os.environ, "RANK": "1", "MT_LAUNCHER": "1"}
+    command = [sys.executable, "-m", "mt", "--help"]
+    ended = subprocess.run(command, env=environment, capture_output=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stdout) == (130, b"")
+
+
+def test_a_launcher_that_is_killed_leaves_no_process_behind(toy_yaml: Path) -> None:
+    """Killed as soon as it has started them: they are importing, and no other process is there to miss them."""
+    command = [sys.executable, "-m", "mt", "train", str(toy_yaml), "--processes", "2", "train.updates=1000000"]
+    launcher = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while len(workers := children_of(launcher.pid)) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    launcher.kill()
+    launcher.wait()
+    deadline = time.monotonic() + 60
+    while any(is_running(pid) for pid in workers):
+        assert time.monotonic() < deadline, "a process was left behind"
+        time.sleep(0.05)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return b"train" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
 def children_of(parent: int) -> list[int]:
     return [int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]

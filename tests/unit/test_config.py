@@ -4,7 +4,7 @@ import contextlib
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mt.config import (
@@ -19,6 +19,7 @@ from mt.config import (
     parse_config,
 )
 from mt.errors import ConfigError
+from mt.model.transformer import Transformer
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -53,6 +54,25 @@ def test_base_yaml_is_the_default_and_big_differs_as_table_3_says() -> None:
     assert (big.train.updates, big.train.average) == (300_000, 20)
     assert big.data == base.data
     assert big.optim == base.optim
+
+
+@given(
+    sizes=st.fixed_dictionaries(
+        {"encoder_layers": st.integers(1, 3), "decoder_layers": st.integers(1, 3), "d_ff": st.integers(1, 9)}
+    ),
+    d_model=st.sampled_from([4, 8, 24]),
+    vocab_size=st.integers(16, 40),
+)
+@settings(max_examples=20, deadline=None)
+def test_the_weights_counted_are_those_of_the_model(sizes: dict[str, int], d_model: int, vocab_size: int) -> None:
+    config = ModelConfig(**sizes, d_model=d_model, heads=2)
+    model = Transformer(config, vocab_size)
+    assert config.parameters(vocab_size) == sum(parameter.numel() for parameter in model.parameters())
+
+
+def test_the_papers_models_have_as_many_weights_as_table_3_says() -> None:
+    assert round(ModelConfig().parameters(37_000) / 1e6) == 63  # the paper: 65 million
+    assert round(ModelConfig(d_model=1024, d_ff=4096, heads=16).parameters(37_000) / 1e6) == 214  # the paper: 213
 
 
 @pytest.mark.parametrize(
