@@ -45,7 +45,7 @@ from mt.streams import write_out
 from mt.train.journal import Journal
 from mt.train.learner import Learner, make_learner
 from mt.train.progress import Progress
-from mt.train.rehearsal import rehearse
+from mt.train.rehearsal import check_size, rehearse
 from mt.train.resume import start_or_resume
 from mt.train.saving import CheckpointWriter
 from mt.train.stop import Interrupted, StopRequest
@@ -125,7 +125,8 @@ def _with_precision(config: Config, device: torch.device) -> Config:
 
 
 def _check_before_writing(config: Config, console: Console) -> None:
-    """Refuse what would replace data that are still needed, or go on as another run."""
+    """Refuse a model too large, what would replace data that are still needed, or go on as another run."""
+    check_size(config)
     for line in check_settings(config.train.dir, config):
         console.say(f"going on with another setting: {line}")
     if not begun_with(config.train.dir):
@@ -147,17 +148,17 @@ def _in_passing(config: Config, world: World, console: Console) -> Iterator[Conf
             console.say(f"{config.data.dir}: {reason}, in a temporary folder for this dry run")
             parent = next(parent for parent in config.data.dir.absolute().parents if parent.is_dir())
             folder = stack.enter_context(TemporaryDirectory(prefix=".dry-run-", dir=parent))
-        folder = world.told(folder)
+        folder = world.broadcast(folder)
         temporary = {} if folder is None else {"dir": Path(folder) / "data"}
         yield config.model_copy(update={"data": config.data.model_copy(update=temporary)})
-        world.wait()
+        world.barrier()
 
 
 def _prepare(config: Config, world: World, console: Console) -> Prepared:
     """Prepare in the main process; the others find it done."""
     if world.is_main:
         prepare(config, console)
-    world.wait()
+    world.barrier()
     return prepare(config, Console(quiet=True))
 
 
@@ -224,20 +225,20 @@ def take_updates(
     try:
         while True:
             writer.check()
-            verdict = Verdict(world.highest(_verdict(progress, learner, stop)))
+            verdict = Verdict(world.max(_verdict(progress, learner, stop)))
             due = progress.update % settings.checkpoint_every == 0 or verdict == Verdict.FINISHED
             if due or verdict == Verdict.STOP or progress.update % settings.log_every == 0:
                 journal.write()
             if due and progress.validated < progress.update and verdict != Verdict.STOP:
                 if world.is_main:
                     progress = _checkpoint(learner, progress, prepared, writer, journal, stop)
-                progress = Progress.from_state(world.told(progress.state()))
+                progress = Progress.from_state(world.broadcast(progress.state()))
                 clock = time.perf_counter()
                 continue  # patience may be at its end now, or a stop asked for
             if verdict == Verdict.STOP:
                 if world.is_main and progress.update:
                     writer.save(learner, progress, stop_name(progress.update))
-                world.wait()  # whoever leaves first takes the others with it
+                world.barrier()  # whoever leaves first takes the others with it
                 raise Interrupted(f"stopped at update {progress.update:,}; the same command goes on from there")
             if verdict == Verdict.FINISHED:
                 return progress

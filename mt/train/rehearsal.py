@@ -17,8 +17,9 @@ from mt.console import Console, duration
 from mt.data.batches import Lengths, Rows, plan_batches
 from mt.data.feed import MicroBatches, cut_batch, pairs_by_epoch
 from mt.data.prepared import Prepared
+from mt.device import choose_device, total_memory
 from mt.distributed import World
-from mt.errors import MtError
+from mt.errors import ConfigError, MtError
 from mt.files import writing
 from mt.train.learner import Learner
 from mt.train.progress import Progress
@@ -66,6 +67,20 @@ class Plan:
         )
 
 
+def check_size(config: Config) -> None:
+    """Raise ConfigError when the weights and what training keeps for each need more memory than the device has.
+
+    Allocates nothing. At least three numbers a weight: itself, its gradient, and one of the optimiser's.
+    """
+    parameters = config.model.parameters(0 if config.data.tokenizer else config.data.vocab_size)
+    needed, there = 3 * 4 * parameters, total_memory(choose_device(config.train.device))
+    if needed > there:
+        raise ConfigError(
+            f"a model of {parameters:,} parameters needs at least {size(needed)} of memory to train, but there are "
+            f"{size(there)}: lower model.d_model, model.d_ff or the numbers of layers"
+        )
+
+
 def rehearse(
     learner: Learner,
     progress: Progress,
@@ -88,7 +103,7 @@ def rehearse(
         _rehearse_validation(learner, prepared)
         disk, free = _disk(config, progress, one)
         checkpoint_seconds = _rehearse_checkpoint(learner, progress, writer)
-    world.wait()
+    world.barrier()
     tokens = int(lengths_N2[:, 1].sum()) / len(plan)
     memory, memory_of = _memory(learner.model.device)
     result = Plan(

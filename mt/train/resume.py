@@ -35,8 +35,8 @@ def start_or_resume(
     if world.size > 1:  # so that only the main process's machine needs to hold the run
         parameters = [parameter.detach() for parameter in learner.model.parameters()]
         moments = optimizer_state(learner.optimizer, learner.model).values()
-        world.copy_from_main([*parameters, *moments, *learner.ema])
-    return Progress.from_state(world.told(progress.state()))
+        world.broadcast_tensors([*parameters, *moments, *learner.ema])
+    return Progress.from_state(world.broadcast(progress.state()))
 
 
 def _newest_good(folder: Path, console: Console) -> Checkpoint | None:

@@ -89,7 +89,7 @@ def run_job(translator: Translator, job: Job, console: Console, world: World | N
 def _check_same_inputs(inputs: Sequence[Path], world: World) -> None:
     """Raise DataError where another machine has other files under the names of the inputs: it would work in vain."""
     sizes = [source.stat().st_size for source in inputs]
-    if world.told(sizes) != sizes:
+    if world.broadcast(sizes) != sizes:
         raise DataError(
             f"process {world.rank} finds inputs of other sizes than the main process: "
             "every machine has to see the same files"
@@ -120,7 +120,7 @@ def _write(work: "_Work", reader: Reader, target: Path, world: World, console: C
         with output:
             if world.size > 1:
                 parts.open()
-            before = Progress(**world.told(vars(output.progress)))
+            before = Progress(**world.broadcast(vars(output.progress)))
             if head := work.start(before, output.sidecar):
                 output.append(head, reader.done, reader.sha256)
             if before.lines:
@@ -140,20 +140,20 @@ def _write(work: "_Work", reader: Reader, target: Path, world: World, console: C
             f"{target}: stopped by Ctrl-C after {counted(output.progress.lines, 'line')}; "
             "the same command goes on from there"
         ) from None
-    world.wait()  # a process that is late still looks for the folder, or makes what was there already
+    world.barrier()  # a process that is late still looks for the folder, or makes what was there already
     parts.close()
 
 
 def _help(work: "_Work", reader: Reader, target: Path, world: World) -> None:
     """Make this process's share of the chunks that the output still lacks."""
     parts = Parts(target, work.settings, world)
-    before = Progress(**world.told({}))
+    before = Progress(**world.broadcast({}))
     parts.check()
     work.start(before)
     for turn, chunk in enumerate(work.chunks()):
         if world.owns(turn) and not parts.has(reader.done, reader.sha256):
             parts.put(work.translated(chunk), reader.done, reader.sha256)
-    world.wait()
+    world.barrier()
 
 
 class _Work:

@@ -94,7 +94,7 @@ def train(setting: Setting, options: argparse.Namespace, rank: int, answers: "Qu
             start = time.perf_counter()
             record = take_update(learner, cut_batch(corpus, rows, config.batch, world.rank, world.size), update, world)
             rates.append(record["tokens"] / (time.perf_counter() - start))
-            if world.highest(len(rates) >= 4 and start > end):
+            if world.max(len(rates) >= 4 and start > end):
                 break
     answers.put((statistics.median(rates[1:]), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20))
 

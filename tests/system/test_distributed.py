@@ -68,11 +68,11 @@ def in_folder(config: Config, folder: Path, **settings: Any) -> Config:
 def test_a_world_of_one_needs_nobody() -> None:
     world, tensor = World(), torch.ones(3)
     world.sum(tensor)
-    world.wait()
+    world.barrier()
     assert world.is_main
     assert torch.equal(tensor, torch.ones(3))
-    assert world.told({"a": 1}) == {"a": 1}
-    assert (world.highest(7), world.any(False), world.share([1, 2])) == (7, False, [1, 2])
+    assert world.broadcast({"a": 1}) == {"a": 1}
+    assert (world.max(7), world.any(False), world.share([1, 2])) == (7, False, [1, 2])
 
 
 @pytest.mark.parametrize("size", [2, 4])

@@ -1,0 +1,159 @@
+"""A run directory that was damaged, or is to go on otherwise: what is wrong is said, what can be is made good."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from helpers import with_settings
+
+from mt.checkpoint import AVERAGED, load_checkpoint, read_config, resumable_checkpoints, step_name
+from mt.config import Config, load_config
+from mt.console import Console
+from mt.errors import CheckpointError, ConfigError, UsageError
+from mt.run_folder import METRICS, SESSIONS, find_checkpoint, read_metrics, read_records
+from mt.train.loop import train
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """All that lies in a folder, but reports, which carry a date."""
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.suffix != ".html"}
+
+
+def averages(config: Config) -> list[int]:
+    return [record["update"] for record in read_metrics(config.train.dir / METRICS) if record.get("averaged")]
+
+
+def average_of(config: Config) -> Path:
+    return config.train.dir / "checkpoints" / AVERAGED
+
+
+@pytest.mark.parametrize("setting", ["seed=2", "data.vocab_size=300", "data.clean.max_ratio=3", "model.dropout=0.3"])
+def test_other_settings_are_refused_before_anything_is_written(
+    toy_yaml: Path, toy_config: Config, quiet: Console, setting: str
+) -> None:
+    train(toy_config, quiet)
+    before = files(toy_yaml.parent)
+    with pytest.raises(CheckpointError, match=setting.split("=")[0]):
+        train(load_config(toy_yaml, [setting]), quiet)
+    assert files(toy_yaml.parent) == before
+
+
+def test_text_that_changed_under_a_run_is_refused_before_its_data_are_replaced(
+    toy_text: Path, toy_yaml: Path, tmp_path: Path, quiet: Console
+) -> None:
+    text = shutil.copytree(toy_text, tmp_path / "text")
+    toy_yaml.write_text(toy_yaml.read_text().replace(str(toy_text), str(text)))
+    config = load_config(toy_yaml)
+    train(config, quiet)
+    for language in ("en", "de"):
+        with (text / f"train.{language}").open("a") as file:
+            file.write("one more .\n")
+    before = files(config.data.dir)
+    with pytest.raises(CheckpointError, match="goes on with the data as they were"):
+        train(config, quiet)
+    assert files(config.data.dir) == before
+
+
+def test_a_dry_run_replaces_no_prepared_data(toy_yaml: Path, toy_config: Config, quiet: Console) -> None:
+    train(toy_config, quiet, dry_run=True)
+    before = files(toy_config.data.dir)
+    with pytest.raises(UsageError, match="--dry-run replaces nothing"):
+        train(load_config(toy_yaml, ["data.vocab_size=300"]), quiet, dry_run=True)
+    assert files(toy_config.data.dir) == before
+
+
+@pytest.mark.parametrize(
+    "sizes", ["model.d_model=1000000000", "model.d_ff=10000000000000", "model.encoder_layers=10**14"]
+)
+def test_a_model_larger_than_the_memory_is_refused_before_anything_is_written(
+    toy_yaml: Path, quiet: Console, sizes: str
+) -> None:
+    config = load_config(toy_yaml, [sizes.replace("10**14", "100000000000000")])
+    with pytest.raises(ConfigError, match=r"parameters needs at least .* GB of memory to train, but there are"):
+        train(config, quiet)
+    assert not config.data.dir.exists()
+    assert not config.train.dir.exists()
+
+
+def test_what_makes_figures_differ_is_said_when_a_run_goes_on(
+    toy_config: Config, quiet: Console, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(with_settings(toy_config, train={"updates": 4}), quiet)
+    train(with_settings(toy_config, train={"updates": 5, "log_every": 1}, batch={"micro_tokens": 100}), Console())
+    said = [line for line in capsys.readouterr().err.splitlines() if "another setting: " in line]
+    assert [line.split("another setting: ")[1] for line in said] == [
+        "batch.micro_tokens: 80 -> 100",
+        "train.updates: 4 -> 5",
+    ]
+
+
+def test_a_run_keeps_the_precision_that_auto_stood_for(toy_config: Config, quiet: Console) -> None:
+    train(with_settings(toy_config, train={"precision": "auto"}), quiet)
+    stored = read_config(resumable_checkpoints(toy_config.train.dir)[0]).train.precision
+    assert stored == read_records(toy_config.train.dir / SESSIONS)[0]["precision"]
+    other = {"float32": "bfloat16", "bfloat16": "float32"}[stored]
+    with pytest.raises(CheckpointError, match=f"train.precision: {stored} -> {other}"):
+        train(with_settings(toy_config, train={"precision": other}), quiet)
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "state.json", "MANIFEST.json"])
+def test_a_damaged_average_is_made_again(toy_config: Config, quiet: Console, file: str) -> None:
+    train(toy_config, quiet)
+    whole = load_checkpoint(average_of(toy_config))
+    (average_of(toy_config) / file).write_bytes(b"damaged")
+    train(toy_config, quiet)
+    again = load_checkpoint(average_of(toy_config))
+    assert again.state == whole.state
+    assert all(tensor.equal(again.weights[name]) for name, tensor in whole.weights.items())
+
+
+def test_a_finished_run_is_left_as_it_is(toy_config: Config, quiet: Console) -> None:
+    train(toy_config, quiet)
+    before = files(toy_config.train.dir / "checkpoints"), averages(toy_config)
+    train(toy_config, quiet)
+    assert (files(toy_config.train.dir / "checkpoints"), averages(toy_config)) == before
+    assert before[1] == [12]
+
+
+def test_the_average_leaves_out_a_damaged_checkpoint(
+    toy_config: Config, quiet: Console, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = with_settings(toy_config, train={"average": 3, "keep": 3})
+    train(config, quiet)
+    shutil.rmtree(average_of(config))
+    (config.train.dir / "checkpoints" / step_name(8) / "model.safetensors").write_bytes(b"")
+    train(config, quiet)
+    assert load_checkpoint(average_of(config)).state["averaged"] == 2
+    assert f"left out of the average: {config.train.dir / 'checkpoints' / step_name(8)}" in capsys.readouterr().err
+
+
+def test_the_record_of_an_average_is_written_again_where_it_was_lost(toy_config: Config, quiet: Console) -> None:
+    """As by a kill between writing the checkpoint and its record."""
+    train(toy_config, quiet)
+    path = toy_config.train.dir / METRICS
+    records = read_metrics(path)
+    path.write_text("".join(json.dumps(record) + "\n" for record in records if not record.get("averaged")))
+    train(toy_config, quiet)
+    assert read_metrics(path) == records
+
+
+def test_a_damaged_state_neither_stops_a_run_nor_misleads_translation(toy_config: Config, quiet: Console) -> None:
+    train(toy_config, quiet)
+    newest, older = resumable_checkpoints(toy_config.train.dir)
+    (newest / "state.json").write_bytes((older / "state.json").read_bytes())
+    assert find_checkpoint(toy_config.train.dir) != newest
+    train(toy_config, quiet)
+    assert load_checkpoint(resumable_checkpoints(toy_config.train.dir)[0], resume=True).state["update"] == 12
+
+
+@pytest.mark.parametrize("content", [b"{}", b"\xff\xfe", b"7"])
+def test_small_files_that_were_damaged_do_not_stop_a_run(toy_config: Config, quiet: Console, content: bytes) -> None:
+    train(with_settings(toy_config, train={"updates": 4}), quiet)
+    (toy_config.train.dir / SESSIONS).write_bytes(content)
+    with (toy_config.train.dir / METRICS).open("ab") as file:
+        file.write(content + b"\n")
+    train(toy_config, quiet)
+    updates = [record["update"] for record in read_metrics(toy_config.train.dir / METRICS) if "loss" in record]
+    assert updates == list(range(1, 13))
+    assert len(read_records(toy_config.train.dir / SESSIONS)) == 1
