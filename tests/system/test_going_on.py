@@ -2,10 +2,11 @@
 
 import json
 import shutil
+import time
 from pathlib import Path
 
 import pytest
-from helpers import with_settings
+from helpers import fork, statuses, with_settings
 
 from mt.checkpoint import AVERAGED, load_checkpoint, read_config, resumable_checkpoints, step_name
 from mt.config import Config, load_config
@@ -63,13 +64,11 @@ def test_a_dry_run_replaces_no_prepared_data(toy_yaml: Path, toy_config: Config,
     assert files(toy_config.data.dir) == before
 
 
-@pytest.mark.parametrize(
-    "sizes", ["model.d_model=1000000000", "model.d_ff=10000000000000", "model.encoder_layers=10**14"]
-)
+@pytest.mark.parametrize("size", ["d_model=1000000000", "d_ff=10000000000000", "encoder_layers=100000000000000"])
 def test_a_model_larger_than_the_memory_is_refused_before_anything_is_written(
-    toy_yaml: Path, quiet: Console, sizes: str
+    toy_yaml: Path, quiet: Console, size: str
 ) -> None:
-    config = load_config(toy_yaml, [sizes.replace("10**14", "100000000000000")])
+    config = load_config(toy_yaml, [f"model.{size}"])
     with pytest.raises(ConfigError, match=r"parameters needs at least .* GB of memory to train, but there are"):
         train(config, quiet)
     assert not config.data.dir.exists()
@@ -145,6 +144,23 @@ def test_a_damaged_state_neither_stops_a_run_nor_misleads_translation(toy_config
     assert find_checkpoint(toy_config.train.dir) != newest
     train(toy_config, quiet)
     assert load_checkpoint(resumable_checkpoints(toy_config.train.dir)[0], resume=True).state["update"] == 12
+
+
+def test_a_run_whose_directory_is_removed_ends_in_a_sentence(
+    toy_config: Config, tmp_path: Path, quiet: Console
+) -> None:
+    endless = with_settings(toy_config, train={"updates": 10**9, "checkpoint_every": 10**6})
+    child = fork(lambda: train(endless, quiet), tmp_path / "errors")
+    deadline = time.monotonic() + 120
+    while not read_metrics(endless.train.dir / METRICS):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    shutil.rmtree(endless.train.dir)
+    assert statuses([child], seconds=60) == [1]
+    assert (
+        tmp_path / "errors"
+    ).read_text() == f"mt: {endless.train.dir}: the run directory was removed while the run went on\n"
+    assert not endless.train.dir.exists()
 
 
 @pytest.mark.parametrize("content", [b"{}", b"\xff\xfe", b"7"])
