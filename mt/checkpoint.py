@@ -20,6 +20,7 @@ from safetensors.torch import load as load_tensors
 from torch import Tensor
 
 from mt.config import Config, dump_config, parse_config
+from mt.console import counted
 from mt.errors import CheckpointError
 from mt.files import Bytes, rename, sync_folder, write_through, writing
 
@@ -246,7 +247,7 @@ def last_checkpoints(run: Path, count: int) -> list[Path]:
     if not found:
         raise CheckpointError(f"{run}: not a run with checkpoints to average")
     if len(found) < count:
-        raise CheckpointError(f"{run}: {count} checkpoints to average, but it holds {len(found)}")
+        raise CheckpointError(f"{run}: {counted(count, 'checkpoint')} to average, but it holds {len(found)}")
     return found[-count:]
 
 

@@ -28,7 +28,7 @@ import torch
 
 from mt.checkpoint import AVERAGED, list_checkpoints, read_config, read_state, resumable_checkpoints
 from mt.config import Config, OnResume, changes
-from mt.console import Console
+from mt.console import Console, counted
 from mt.errors import CheckpointError, MtError, UsageError, WriteError
 from mt.files import write_whole, writing
 
@@ -159,7 +159,8 @@ def _newest_state(run: Path) -> tuple[Path, Record, list[str]]:
         except CheckpointError as error:
             problems.append(str(error))
     if problems:
-        raise CheckpointError(f"{run}: none of its {len(problems)} checkpoints is whole; the newest: {problems[0]}")
+        found = counted(len(problems), "checkpoint")
+        raise CheckpointError(f"{run}: none of its {found} is whole; the newest: {problems[0]}")
     raise CheckpointError(f"{run}: holds no checkpoint; train one with mt train")
 
 

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +36,10 @@ def with_settings(config: Config, **sections: dict[str, Any]) -> Config:
 
 
 def mt(*arguments: object, text: str = "", **options: Any) -> "subprocess.CompletedProcess[str]":
-    """Run `mt ARGUMENTS` as a process of its own, `text` as its stdin."""
+    """Run `mt ARGUMENTS` as a process of its own; its stdin is `text`, where a lone surrogate stands for a byte."""
     command = [sys.executable, "-m", "mt", *map(str, arguments)]
-    return subprocess.run(command, input=text, capture_output=True, encoding="utf-8", check=False, **options)
+    options = {"encoding": "utf-8", "errors": "surrogateescape", **options}
+    return subprocess.run(command, input=text, capture_output=True, check=False, **options)
 
 
 def mt_in_terminal(*arguments: object, ctrl_c_after: str = "", times: int = 1) -> tuple[int, str]:
@@ -141,3 +142,14 @@ def _free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
     return port
+
+
+def children_of(parent: int) -> list[int]:
+    return [int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> Path:
+    """Write a text file, and the folder that it lies in; gives its path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes("".join(f"{line}\n" for line in lines).encode())
+    return path

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
+from mt.console import counted
 from mt.data.lines import Lines
 from mt.errors import DataError
 
@@ -37,7 +38,7 @@ def text_pairs(source: Path, target: Path) -> Iterator[Pairs]:
             counts = first - 1 + read[0] + _count(sources), first - 1 + read[1] + _count(targets)
             longer = source if counts[0] > counts[1] else target
             raise DataError(
-                f"{source} has {counts[0]:,} lines but {target} has {counts[1]:,}: "
+                f"{source} has {counted(counts[0], 'line')} but {target} has {counts[1]:,}: "
                 f"{longer}:{min(counts) + 1} is the first line without a partner"
             )
         if not read[0]:

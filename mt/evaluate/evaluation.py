@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mt.console import Console
+from mt.console import Console, counted
 from mt.errors import DataError, UsageError, WriteError
 from mt.evaluate.analysis import Analysis, analyse
 from mt.evaluate.bleu import Score, check_lengths, exact_matches, multi30k_bleu, paper_bleu, scores
@@ -75,7 +75,7 @@ class Evaluation:
 
 
 def _result_text(result: Result, sentences: int) -> str:
-    exact = f"exactly right: {result.exact:.1%} of {sentences:,} lines"
+    exact = f"exactly right: {result.exact:.1%} of {counted(sentences, 'line')}"
     analysis = f"\n\n{analysis_table(result.analysis)}" if result.analysis is not None else ""
     return f"{result.system}\n{score_table(result.scores)}\n{exact}{analysis}"
 

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import sacrebleu
 
+from mt.console import counted
 from mt.errors import DataError, UsageError
 from mt.files import read_lines
 
@@ -56,7 +57,7 @@ class TestSet:
     def title(self) -> str:
         named = f"{self.name} {self.pair}".strip()
         origin = f", from {self.origin}" if self.origin else ""
-        return f"{named}, {len(self.references[0]):,} sentences{origin}"
+        return f"{named}, {counted(len(self.references[0]), 'sentence')}{origin}"
 
 
 def load_testset(name: str, src: str, tgt: str, data_dir: Path | None = None) -> TestSet:
@@ -94,7 +95,8 @@ def read_testset(source: Path | None, references: Sequence[Path], pair: str) -> 
             raise DataError(f"{path}: has no lines")
         if len(lines) != len(texts[0]):
             raise DataError(
-                f"{paths[0]} has {len(texts[0]):,} lines but {path} has {len(lines):,}: they must match line for line"
+                f"{paths[0]} has {counted(len(texts[0]), 'line')} but {path} has {len(lines):,}: "
+                "they must match line for line"
             )
     sources = texts[0] if source else []
     name = " + ".join(map(str, references))
@@ -122,7 +124,7 @@ def _checked(testset: TestSet) -> TestSet:
     if expected not in (None, count):
         others = [name for name, sentences in _SENTENCES.items() if sentences == count]
         hint = f"; {count:,} is {others[0]}" if others else ""
-        raise DataError(f"{testset.origin}: {count:,} sentences, but {testset.name} has {expected:,}{hint}")
+        raise DataError(f"{testset.origin}: {counted(count, 'sentence')}, but {testset.name} has {expected:,}{hint}")
     return testset
 
 

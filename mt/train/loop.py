@@ -22,7 +22,7 @@ from mt.checkpoint import (
     stop_name,
 )
 from mt.config import Config, dump_config
-from mt.console import Console
+from mt.console import Console, counted
 from mt.data.feed import prefetched, updates_from
 from mt.data.prepare import prepare, what_changed, why_prepare
 from mt.data.prepared import Prepared
@@ -114,7 +114,7 @@ def _train_prepared(config: Config, world: World, console: Console, init_from: P
         with closing(MetricsLog(folder / METRICS, progress.update, console, config.train.tensorboard)) as log:
             progress = _run_updates(learner, progress, prepared, writer, world, log, console)
             _average_last(learner, progress, prepared, log, console)
-    console.say(f"done: {progress.update:,} updates ({progress.end(config.train)})")
+    console.say(f"done: {counted(progress.update, 'update')} ({progress.end(config.train)})")
     console.say(f"translate with  mt translate --ckpt {folder}")
 
 
@@ -173,7 +173,7 @@ def _new_learner(config: Config, prepared: Prepared, world: World, console: Cons
     parameters = sum(parameter.numel() for parameter in learner.model.parameters())
     where = device.type if world.size == 1 else f"{world.size} x {device.type}"
     precision = str(learner.precision).removeprefix("torch.")
-    console.say(f"model: {parameters:,} parameters; {len(prepared.train):,} pairs; {where}, {precision}")
+    console.say(f"model: {parameters:,} parameters; {counted(len(prepared.train), 'pair')}; {where}, {precision}")
     if world.is_main and (warning := warning_of(precision, device)):
         console.warn(warning)
     return learner
@@ -358,7 +358,7 @@ def _average_last(learner: Learner, progress: Progress, prepared: Prepared, log:
     log.write(record)
     log.flush()
     _refresh_page(folder, console)
-    console.say(f"average of {len(last)} checkpoints: {result}")
+    console.say(f"average of {counted(len(last), 'checkpoint')}: {result}")
 
 
 def _has_average(folder: Path, update: int) -> bool:

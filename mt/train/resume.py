@@ -4,7 +4,7 @@ from pathlib import Path
 
 from mt.checkpoint import Checkpoint, load_checkpoint, resumable_checkpoints
 from mt.config import differences
-from mt.console import Console
+from mt.console import Console, counted
 from mt.data.prepared import Prepared
 from mt.data.tokenizer import Tokenizer
 from mt.distributed import World
@@ -47,7 +47,7 @@ def _newest_good(folder: Path, console: Console) -> Checkpoint | None:
             console.warn(f"{error}")
     if found:
         raise CheckpointError(
-            f"{folder}: none of its {len(found)} checkpoints is whole; name a new train.dir to start again"
+            f"{folder}: none of its {counted(len(found), 'checkpoint')} is whole; name a new train.dir to start again"
         )
     return None
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,8 +11,12 @@ from pathlib import Path
 from typing import IO
 
 from mt.data.lines import opened
+from mt.data.tokenizer import Tokenizer
 from mt.errors import DataError
 
+# A sentence ends with its mark, closing quotes or brackets, then space; Chinese and Japanese marks need no space.
+_SENTENCE_END = re.compile(r"(?<=[.!?…])[\"'»”’)\]]*\s+|(?<=[。！？])")
+_SPACE = re.compile(r"\s+")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _COMPRESSED = (".gz", ".xz", ".bz2", ".zst")
 
@@ -120,3 +125,39 @@ def count_lines(path: Path | None) -> int | None:
     with opened(path) as file:
         count: int = sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
     return count
+
+
+# --- Lines longer than a model can read at once ----------------------------------------------------------------------
+
+
+def split_line(line: str, tokenizer: Tokenizer, limit: int) -> list[list[int]]:
+    """The ids of consecutive parts of a line, each of at most `limit` pieces.
+
+    Parts end at sentence ends; inside a sentence longer than the limit, at spaces; inside such a word, anywhere.
+    """
+    parts: list[list[int]] = []
+    room = 0
+    for ids in _units(line, tokenizer, limit):
+        if len(ids) > room:
+            parts.append([])
+            room = limit
+        parts[-1] += ids
+        room -= len(ids)
+    return parts
+
+
+def _units(line: str, tokenizer: Tokenizer, limit: int) -> Iterator[list[int]]:
+    """The ids of what must not be taken apart: sentences, where they are too long words, then as many pieces as fit."""
+    sentences = _cut_after(_SENTENCE_END, line)
+    for sentence, ids in zip(sentences, tokenizer.encode(sentences), strict=True):
+        if len(ids) <= limit:
+            yield ids
+            continue
+        for word in tokenizer.encode(_cut_after(_SPACE, sentence)):
+            yield from (word[start : start + limit] for start in range(0, len(word), limit))
+
+
+def _cut_after(pattern: re.Pattern[str], text: str) -> list[str]:
+    ends = [found.end() for found in pattern.finditer(text)]
+    parts = [text[start:end].strip() for start, end in zip([0, *ends], [*ends, len(text)], strict=True)]
+    return [part for part in parts if part]

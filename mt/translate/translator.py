@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mt.checkpoint import Checkpoint, average_weights, last_checkpoints, load_checkpoint
 from mt.config import DecodeConfig
+from mt.console import counted
 from mt.data.clean import valid_unicode
 from mt.data.lines import refuse_giant
 from mt.data.tokenizer import BOS, EOS, Tokenizer
@@ -24,7 +25,7 @@ from mt.model.transformer import Transformer
 from mt.run_folder import choose_checkpoint
 from mt.translate.beam import BeamSearch, Penalty, beam_search, gnmt_penalty, length_penalty
 from mt.translate.decoding import Decoding, GreedyDecoding, forced_log_probabilities, pad, pad_sources
-from mt.translate.long_lines import split_line
+from mt.translate.reading import split_line
 from mt.translate.sampling import Sampling, sample_search
 from mt.translate.search import Bounds, Hypothesis, greedy_search
 
@@ -275,7 +276,7 @@ def _checkpoints(path: Path, average: int | None) -> tuple[list[Path], str]:
         choice = choose_checkpoint(path)
         return [choice.path], str(choice)
     checkpoints = last_checkpoints(path, average)
-    return checkpoints, f"average of {len(checkpoints)} checkpoints up to {checkpoints[-1]}"
+    return checkpoints, f"average of {counted(len(checkpoints), 'checkpoint')} up to {checkpoints[-1]}"
 
 
 def _open(checkpoints: list[Path]) -> tuple[Checkpoint, Transformer]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import first_batches, fork, fork_world, started, statuses, with_settings
+from helpers import children_of, first_batches, fork, fork_world, started, statuses, with_settings
 
 from mt.checkpoint import load_checkpoint, resumable_checkpoints
 from mt.config import Config
@@ -229,7 +229,3 @@ def is_running(pid: int) -> bool:
         return b"train" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
-
-
-def children_of(parent: int) -> list[int]:
-    return [int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]

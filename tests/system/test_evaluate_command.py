@@ -7,10 +7,11 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from helpers import mt as mt_process
+from helpers import write_lines
 
 from mt.__main__ import main
 from mt.run_folder import find_checkpoint
@@ -22,24 +23,9 @@ BAD = ["Hund Hof.", "", "Es regnet."]
 ENGLISH = ["The dog barks loudly in the yard.", "The cat sleeps on the sofa.", "It is raining hard today."]
 
 
-@dataclass(frozen=True)
-class Done:
-    """What is left of a command that has ended."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
+Done = subprocess.CompletedProcess[str]
 Mt = Callable[..., Done]
 Evaluate = Callable[..., dict]
-
-
-def mt_process(*arguments: object) -> Done:
-    """A command as a process of its own."""
-    command = [sys.executable, "-m", "mt", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    return Done(done.returncode, done.stdout, done.stderr)
 
 
 @pytest.fixture
@@ -51,7 +37,7 @@ def mt(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> M
         capsys.readouterr()
         with pytest.raises(SystemExit) as end:
             main()
-        return Done(int(end.value.code or 0), *capsys.readouterr())
+        return Done(arguments, int(end.value.code or 0), *capsys.readouterr())
 
     return run
 
@@ -75,11 +61,6 @@ def values(found: dict, system: int = 0) -> dict[str, float]:
     return {score["name"]: score["value"] for score in found["results"][system]["scores"]}
 
 
-def write(path: Path, lines: Sequence[str]) -> Path:
-    path.write_bytes("".join(f"{line}\n" for line in lines).encode())
-    return path
-
-
 def sacrebleu(hypotheses: Path, references: Sequence[Path], *options: str) -> dict[str, float]:
     """What the sacrebleu command says of the same files."""
     metrics = ["-m", "bleu", "chrf", "ter", "-w", "12"]
@@ -93,7 +74,7 @@ def files(tmp_path: Path) -> Path:
     """A folder of hand-made files."""
     texts = {"src": ENGLISH, "ref": REFERENCE, "second": SECOND, "good": GOOD, "bad": BAD, "short": GOOD[:2]}
     for name, lines in texts.items():
-        write(tmp_path / name, lines)
+        write_lines(tmp_path / name, lines)
     return tmp_path
 
 
@@ -119,7 +100,7 @@ EDGES = {
 
 @pytest.mark.parametrize("name", EDGES)
 def test_scores_of_a_file_are_those_of_the_sacrebleu_command(name: str, tmp_path: Path, evaluate: Evaluate) -> None:
-    hypothesis, reference = (write(tmp_path / side, lines) for side, lines in zip("hr", EDGES[name], strict=True))
+    hypothesis, reference = (write_lines(tmp_path / side, lines) for side, lines in zip("hr", EDGES[name], strict=True))
     found = values(read_json(mt_process("evaluate", "--hyp", hypothesis, "--ref", reference, "--json")))
     theirs = sacrebleu(hypothesis, [reference])
     assert {ours: round(found[ours], 12) for ours in theirs} == theirs
@@ -134,8 +115,8 @@ def test_several_references_score_together(files: Path, evaluate: Evaluate) -> N
 
 
 def test_a_test_set_can_lie_in_a_folder_and_in_another_language(files: Path, evaluate: Evaluate) -> None:
-    write(files / "mine.de", REFERENCE)
-    write(files / "mine.en", ENGLISH)
+    write_lines(files / "mine.de", REFERENCE)
+    write_lines(files / "mine.en", ENGLISH)
     german = evaluate("--hyp", files / "good", "--testset", "mine", "--data", files)
     english = evaluate("--hyp", files / "src", "--testset", "mine", "--data", files, "--langs", "de-en")
     assert german["testset"] == f"mine en-de, 3 sentences, from {files}"
@@ -317,10 +298,10 @@ def test_a_missing_package_is_said_before_a_model_translates(
 
 def test_the_target_language_chooses_the_tokenizer_of_bleu(tmp_path: Path, mt: Mt) -> None:
     hypothesis, reference = (
-        write(tmp_path / "hyp", ["我喜欢在公园里读书。"]),
-        write(tmp_path / "ref", ["我喜欢在公园里看书。"]),
+        write_lines(tmp_path / "hyp", ["我喜欢在公园里读书。"]),
+        write_lines(tmp_path / "ref", ["我喜欢在公园里看书。"]),
     )
-    other = write(tmp_path / "other", ["我不喜欢。"])
+    other = write_lines(tmp_path / "other", ["我不喜欢。"])
     files = ["--hyp", hypothesis, "--hyp", other, "--ref", reference, "--analysis"]
     found = json.loads(mt("evaluate", *files, "--langs", "en-zh", "--json").stdout)
     first = found["results"][0]
@@ -409,7 +390,7 @@ def test_a_mistake_ends_in_one_sentence_and_status_2(
     name: str, files: Path, mt: Mt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments, sentence = MISTAKES[name]
-    write(files / "empty", [])
+    write_lines(files / "empty", [])
     (files / "latin1").write_bytes("Käse\n".encode("latin-1"))
     monkeypatch.chdir(files)
     assert_refused(mt("evaluate", *arguments), sentence)

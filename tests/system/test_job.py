@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import fork, fork_world, statuses
+from helpers import children_of, fork, fork_world, mt, statuses
 
 from mt.console import Console
 from mt.data.lines import opened
@@ -465,16 +465,11 @@ class TestFormats:
                 run(translator, tmp_path / "s", output=tmp_path / "o", score_ref=tmp_path / "r")
 
 
-def mt(*arguments: str | Path, **options: object) -> "subprocess.CompletedProcess[bytes]":
-    command = [sys.executable, "-m", "mt", "translate", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, check=False, **options)  # type: ignore[call-overload, no-any-return]
-
-
 def test_the_command_says_what_is_wrong_with_status_2(toy_run: Path) -> None:
-    result = mt("--ckpt", toy_run, "--device", "cpu", input=b"a man\n\xff\n")
+    result = mt("translate", "--ckpt", toy_run, "--device", "cpu", text="a man\n\udcff\n")
     assert result.returncode == 2
-    assert result.stdout == b""
-    assert result.stderr.decode().endswith(
+    assert result.stdout == ""
+    assert result.stderr.endswith(
         "mt: stdin:2: not UTF-8 text; convert the file, with iconv for instance, or give --errors replace\n"
     )
 
@@ -606,9 +601,9 @@ class TestSeveralProcesses:
     def test_end_with_what_the_one_that_failed_has_said(self, toy_run: Path, big: Path, tmp_path: Path) -> None:
         big.write_bytes(b"a man\n" * 2_500 + b"\xff\n" + b"a man\n" * 40_000)
         arguments = ["--ckpt", toy_run, "--input", big, "--output", tmp_path / "out", "--device", "cpu", "--gpus", 2]
-        result = mt(*map(str, arguments), "--beam", "1", "--quiet")
+        result = mt("translate", *arguments, "--beam", "1", "--quiet")
         assert result.returncode == 2
-        assert re.fullmatch(rb"mt: \S+big\.txt:2501: not UTF-8 .*\n", result.stderr)
+        assert re.fullmatch(r"mt: \S+big\.txt:2501: not UTF-8 .*\n", result.stderr)
 
     @pytest.mark.slow
     def test_are_started_by_the_command_which_names_the_one_that_died(
@@ -634,10 +629,6 @@ class TestSeveralProcesses:
         again = subprocess.run(command, text=True, stderr=subprocess.PIPE, check=True)
         assert f"going on after line {done:,}" in again.stderr
         assert (tmp_path / "out").read_text().count("\n") == done + 5_000
-
-
-def children_of(parent: int) -> list[int]:
-    return [int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
 
 
 def environment_of(process: int) -> bytes:

@@ -21,7 +21,7 @@ from mt.evaluate.bleu import bleu
 from mt.model.transformer import Transformer
 from mt.run_folder import find_checkpoint
 from mt.translate.decoding import NEVER, forced_log_probabilities
-from mt.translate.long_lines import split_line
+from mt.translate.reading import split_line
 from mt.translate.search import Hypothesis
 from mt.translate.translator import decoding_batches
 

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from helpers import write_lines
 
 import mt.evaluate.testsets as testsets
 from mt.errors import DataError, UsageError
@@ -15,14 +16,9 @@ SHARED = Path(__file__).parents[3] / "shared" / "data"
 NOWHERE = {"https_proxy": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9"}  # the discard port: no network
 
 
-def write(path: Path, lines: list[str]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes("".join(line + "\n" for line in lines).encode())
-
-
 def write_pair(folder: Path, name: str, count: int) -> None:
-    write(folder / f"{name}.en", [f"sentence {number}" for number in range(count)])
-    write(folder / f"{name}.de", [f"Satz {number}" for number in range(count)])
+    write_lines(folder / f"{name}.en", [f"sentence {number}" for number in range(count)])
+    write_lines(folder / f"{name}.de", [f"Satz {number}" for number in range(count)])
 
 
 def load_elsewhere(home: Path, name: str, src: str = "en", tgt: str = "de") -> str:
@@ -79,7 +75,7 @@ def test_sacrebleus_names_mean_the_same_sets(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_or_folder_is_named(tmp_path: Path) -> None:
-    write(tmp_path / "mine.en", ["a"])
+    write_lines(tmp_path / "mine.en", ["a"])
     with pytest.raises(DataError, match=r"mine.de not found there"):
         testsets.load_testset("mine", "en", "de", tmp_path)
     with pytest.raises(DataError, match="no such folder"):
@@ -87,8 +83,8 @@ def test_a_missing_file_or_folder_is_named(tmp_path: Path) -> None:
 
 
 def test_sides_of_unequal_length_are_refused(tmp_path: Path) -> None:
-    write(tmp_path / "mine.en", ["a", "b"])
-    write(tmp_path / "mine.de", ["a"])
+    write_lines(tmp_path / "mine.en", ["a", "b"])
+    write_lines(tmp_path / "mine.de", ["a"])
     with pytest.raises(DataError, match="2 source but 1 reference"):
         testsets.load_testset("mine", "en", "de", tmp_path)
 
@@ -99,7 +95,7 @@ def test_sides_of_unequal_length_are_refused(tmp_path: Path) -> None:
 def test_sacrebleus_cache_serves_without_a_network(tmp_path: Path) -> None:
     lines = [f"line {number}" for number in range(3003)]
     for field in ("src", "ref"):
-        write(tmp_path / "sacrebleu" / "wmt14" / "full" / f"wmt14_full.en-de.{field}", lines)
+        write_lines(tmp_path / "sacrebleu" / "wmt14" / "full" / f"wmt14_full.en-de.{field}", lines)
     assert (
         load_elsewhere(tmp_path, "newstest2014") == "newstest2014 en-de, 3,003 sentences, from sacreBLEU's wmt14/full\n"
     )
@@ -108,21 +104,21 @@ def test_sacrebleus_cache_serves_without_a_network(tmp_path: Path) -> None:
 
 def test_a_damaged_cache_is_noticed(tmp_path: Path) -> None:
     for field, count in (("src", 3000), ("ref", 2999)):
-        write(tmp_path / "sacrebleu" / "wmt13" / f"wmt13.en-de.{field}", ["x"] * count)
+        write_lines(tmp_path / "sacrebleu" / "wmt13" / f"wmt13.en-de.{field}", ["x"] * count)
     assert "3,000 source but 2,999 reference sentences" in load_elsewhere(tmp_path, "newstest2013")
 
 
 def test_what_sacrebleu_downloaded_once_is_prepared_without_a_network(tmp_path: Path) -> None:
     raw = tmp_path / "sacrebleu" / "wmt12" / "raw"
-    write(raw / "wmt12.test.tgz", ["unpacked already"])
+    write_lines(raw / "wmt12.test.tgz", ["unpacked already"])
     for language in ("en", "de"):
         lines = ['<seg id="1">eins  zwei</seg>', '<seg id="2">drei</seg>']
-        write(raw / "test" / f"newstest2012-src.{language}.sgm", lines)
+        write_lines(raw / "test" / f"newstest2012-src.{language}.sgm", lines)
     assert load_elsewhere(tmp_path, "newstest2012") == "newstest2012 en-de, 2 sentences, from sacreBLEU's wmt12\n"
 
 
 def test_a_broken_download_says_what_to_remove(tmp_path: Path) -> None:
-    write(tmp_path / "sacrebleu" / "wmt12" / "raw" / "wmt12.test.tgz", ["half of it"])
+    write_lines(tmp_path / "sacrebleu" / "wmt12" / "raw" / "wmt12.test.tgz", ["half of it"])
     assert f"remove {tmp_path}/sacrebleu/wmt12 to start afresh" in load_elsewhere(tmp_path, "newstest2012")
 
 
