@@ -17,10 +17,10 @@ from mt.data.corpus import Corpus, Ids, Integers, Sentences
 from mt.data.tokenizer import SPACE_MARK, Tokenizer
 from mt.errors import DataError
 
-KEPT = 300_000  # segmentations remembered ...
+KEPT = 300_000  # segmentations remembered, about 170 bytes each ...
 LONGEST_KEPT = 16  # ... of words of at most so many pieces; longer ones hardly recur
 NARROWEST = 2.0**-32  # an interval below this no longer halves evenly in float64: the next decisions take a new number
-MOST_MERGES = 1_000  # a word of more is always looked at
+MOST_MERGES = 1_000  # words of more are always segmented anew
 ID_BYTES = 2
 
 
@@ -92,7 +92,7 @@ class BpeDropout:
         return Sentences(np.frombuffer(b"".join(parts), dtype=np.uint16), np.append(0, np.cumsum(lengths_B)))
 
     def _word_starts(self, ids_N: Ids) -> Integers:
-        """Where words begin. What is no text piece stands alone, as no merge crosses it."""
+        """Where words begin. A special id, or a byte, is a word by itself, as no merge crosses it."""
         begins_N = self._begins_V[ids_N]
         begins_N[1:] |= self._alone_V[ids_N[:-1]]
         return np.flatnonzero(begins_N)
@@ -174,7 +174,7 @@ class BpeDropout:
 
 
 def _plain_from(rate: float) -> npt.NDArray[np.float64]:
-    """By number of merges, from which random number on a word stays as it is; always 1 at the end."""
+    """For each number of merges, the random number from which on a word is left whole; 1 for all larger ones."""
     starts = [0.0]
     while 1.0 - starts[-1] >= NARROWEST and len(starts) < MOST_MERGES:
         starts.append(starts[-1] + (1.0 - starts[-1]) * rate)
@@ -182,7 +182,10 @@ def _plain_from(rate: float) -> npt.NDArray[np.float64]:
 
 
 def _check_is_bpe(pieces: dict[str, tuple[int, float]]) -> None:
-    if any(score != int(score) for _, score in pieces.values()) or any(SPACE_MARK in text[1:] for text in pieces):
+    whole_scores = all(score == int(score) for _, score in pieces.values())  # the order of merges, as BPE has it
+    within_words = not any(SPACE_MARK in text[1:] for text in pieces)
+    from_characters = {character for text in pieces for character in text} <= pieces.keys()
+    if not (whole_scores and within_words and from_characters):
         raise DataError(
             "train.bpe_dropout needs a BPE tokenizer whose pieces stay within words, as mt prepare makes it: "
             "leave data.tokenizer out, or set train.bpe_dropout=0"
