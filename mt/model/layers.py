@@ -29,12 +29,12 @@ class Residual(nn.Module):
 class EncoderLayer(nn.Module):
     """Self-attention, then the feed-forward network (section 3.1, Encoder)."""
 
-    def __init__(self, d_model: int, heads: int, d_ff: int, dropout: float) -> None:
+    def __init__(self, d_model: int, heads: int, d_ff: int, residual: Callable[[], Residual]) -> None:
         super().__init__()
         self.self_attention = SelfAttention(d_model, heads, causal=False)
-        self.after_self_attention = Residual(d_model, dropout)
+        self.after_self_attention = residual()
         self.feed_forward = FeedForward(d_model, d_ff)
-        self.after_feed_forward = Residual(d_model, dropout)
+        self.after_feed_forward = residual()
 
     def forward(self, x_ND: Tensor, layout: Layout, maps: AttentionMaps | None = None) -> Tensor:
         weights = None if maps is None else maps.encoder
@@ -46,14 +46,14 @@ class EncoderLayer(nn.Module):
 class DecoderLayer(nn.Module):
     """Masked self-attention, attention to the memory, then the feed-forward network (section 3.1, Decoder)."""
 
-    def __init__(self, d_model: int, heads: int, d_ff: int, dropout: float) -> None:
+    def __init__(self, d_model: int, heads: int, d_ff: int, residual: Callable[[], Residual]) -> None:
         super().__init__()
         self.self_attention = SelfAttention(d_model, heads, causal=True)
-        self.after_self_attention = Residual(d_model, dropout)
+        self.after_self_attention = residual()
         self.cross_attention = CrossAttention(d_model, heads)
-        self.after_cross_attention = Residual(d_model, dropout)
+        self.after_cross_attention = residual()
         self.feed_forward = FeedForward(d_model, d_ff)
-        self.after_feed_forward = Residual(d_model, dropout)
+        self.after_feed_forward = residual()
 
     def forward(
         self,

@@ -12,8 +12,8 @@ from torch.utils.checkpoint import checkpoint
 
 from mt.config import ModelConfig
 from mt.model.attention import AttentionMaps, Memory
-from mt.model.cache import Cache
-from mt.model.layers import DecoderLayer, Dropout, EncoderLayer, TiedOutput
+from mt.model.cache import Cache, LayerCache
+from mt.model.layers import DecoderLayer, Dropout, EncoderLayer, Residual, TiedOutput
 from mt.model.layout import Layout, layout_of, whole_layout
 from mt.model.positions import SinusoidalPositions
 
@@ -39,11 +39,12 @@ class Transformer(nn.Module):
         self.embedding = nn.Embedding(vocab_size, c.d_model)  # 3.4: one matrix for source, target and output
         self.positions = SinusoidalPositions(c.d_model)  # 3.5
         self.embedding_dropout = Dropout(c.dropout)  # 5.4: "the sums of the embeddings and the positional encodings"
+        residual = functools.partial(Residual, c.d_model, c.dropout)  # one around each sublayer
         self.encoder = nn.ModuleList(  # type: ignore[assignment]
-            EncoderLayer(c.d_model, c.heads, c.d_ff, c.dropout) for _ in range(c.encoder_layers)
+            EncoderLayer(c.d_model, c.heads, c.d_ff, residual) for _ in range(c.encoder_layers)
         )
         self.decoder = nn.ModuleList(  # type: ignore[assignment]
-            DecoderLayer(c.d_model, c.heads, c.d_ff, c.dropout) for _ in range(c.decoder_layers)
+            DecoderLayer(c.d_model, c.heads, c.d_ff, residual) for _ in range(c.decoder_layers)
         )
         self.output = TiedOutput(self.embedding)  # 3.4; gives logits
         self._initialise()
@@ -94,9 +95,7 @@ class Transformer(nn.Module):
         places_N and maps: as in `encode`.
         """
         layout = layout_of(target_BT, places_N)
-        x_ND = self._embed_all(target_BT, layout)
-        for layer, layer_memory in zip(self.decoder, memory.layers(), strict=True):
-            x_ND = self._run(layer, x_ND, layout, layer_memory, None, maps)
+        x_ND = self._run_decoder(self._embed_all(target_BT, layout), layout, memory, maps=maps)
         return x_ND[: layout.pieces]
 
     def step(self, ids_BW: Tensor, memory: Memory, cache: Cache) -> Tensor:
@@ -105,12 +104,10 @@ class Transformer(nn.Module):
         The hypotheses stand where positions do, so what their sentence has is never copied for each.
         """
         layout = whole_layout(*ids_BW.shape)
-        position_1 = torch.tensor([cache.length], device=ids_BW.device)
+        position_1 = torch.full((1,), cache.length, device=ids_BW.device)  # from a list, it would wait for a GPU
         x_ND = self.embed(ids_BW.flatten(), position_1, cache.length + 1)
-        for layer, layer_memory, layer_cache in zip(self.decoder, memory.layers(), cache.layers(), strict=True):
-            x_ND = self._run(layer, x_ND, layout, layer_memory, layer_cache)
+        logits_NV: Tensor = self.output(self._run_decoder(x_ND, layout, memory, cache))
         cache.advance()
-        logits_NV: Tensor = self.output(x_ND)
         return logits_NV.view(*ids_BW.shape, -1)
 
     def new_cache(self, sentences: int, width: int) -> Cache:
@@ -129,6 +126,19 @@ class Transformer(nn.Module):
         maps = AttentionMaps()
         self.decode(target_BT, self.encode(source_BS, maps=maps), maps=maps)
         return maps
+
+    def _run_decoder(
+        self,
+        x_ND: Tensor,
+        layout: Layout,
+        memory: Memory,
+        cache: Cache | None = None,
+        maps: AttentionMaps | None = None,
+    ) -> Tensor:
+        caches: Sequence[LayerCache | None] = [None] * len(self.decoder) if cache is None else cache.layers()
+        for layer, layer_memory, layer_cache in zip(self.decoder, memory.layers(), caches, strict=True):
+            x_ND = self._run(layer, x_ND, layout, layer_memory, layer_cache, maps)
+        return x_ND
 
     def _run(self, layer: EncoderLayer | DecoderLayer, *inputs: object) -> Tensor:
         """Call a layer of either stack: the one place where this is done."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mt.config import ModelConfig
-from mt.model.attention import attention_weights, look_ahead_mask, scaled_dot_product_attention
+from mt.model.attention import AttentionMaps, attention_weights, look_ahead_mask, scaled_dot_product_attention
 from mt.model.layers import Dropout
 from mt.model.layout import PAD
 from mt.model.positions import positional_encoding
@@ -161,6 +161,21 @@ def test_reordered_hypotheses_go_on_as_if_they_had_been_alone(model: Transformer
             kept = torch.tensor([2, 0])
             cache.keep(kept)
             memory, source_BS, histories_BWT = memory.select(kept), source_BS[kept], histories_BWT[kept]
+
+
+@torch.inference_mode()
+def test_attention_weights_are_given_on_request_and_change_nothing(model: Transformer) -> None:
+    source_BS, target_BT = random_ids(2, 6), random_ids(2, 4, seed=1)
+    source_BS[1, 3:] = PAD
+    maps, memory = AttentionMaps(), model.encode(source_BS)
+    asked = model.decode(target_BT, model.encode(source_BS, maps=maps), maps=maps)
+    torch.testing.assert_close(asked, model.decode(target_BT, memory), rtol=0, atol=0)
+    assert [len(maps.encoder), len(maps.decoder), len(maps.cross)] == [2, 3, 3]
+    for weights_BHTS, shape in zip([*maps.encoder, *maps.cross], [(6, 6)] * 2 + [(4, 6)] * 3, strict=True):
+        assert weights_BHTS.shape == (2, SMALL.heads, *shape)
+        torch.testing.assert_close(weights_BHTS.sum(-1), torch.ones_like(weights_BHTS[..., 0]))
+        assert weights_BHTS[1, ..., 3:].max() == 0
+    assert all(weights_BHTT.triu(1).max() == 0 for weights_BHTT in maps.decoder)
 
 
 def test_the_base_model_has_63_1_million_parameters() -> None:
