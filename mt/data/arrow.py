@@ -120,3 +120,23 @@ def _column(table: Any, language: str, name: str) -> list[str]:
     raise DataError(
         f"{name}: no text column {language}, nor translation with {language}: {', '.join(table.column_names)}"
     )
+
+
+# --- A split of translations, as test sets are ---------------------------------------------------------------------
+
+
+def cached_translations(dataset: str, config: str, split: str) -> list[dict[str, str]] | None:
+    """A split that `datasets` has cached, None when it has not; the hub, which it would ask first, is not asked."""
+    from datasets import Dataset
+    from datasets.config import HF_DATASETS_CACHE
+
+    folder = Path(HF_DATASETS_CACHE) / dataset.replace("/", "___") / config
+    files = sorted(folder.glob(f"*/*/{dataset.rsplit('/', 1)[-1]}-{split}.arrow"))
+    return list(Dataset.from_file(str(files[-1]))["translation"]) if files else None
+
+
+def hub_translations(dataset: str, config: str, split: str) -> list[dict[str, str]]:
+    """A split from the hub, streamed, as `datasets` would otherwise fetch all splits; raises whatever it raises."""
+    from datasets import load_dataset
+
+    return [row["translation"] for row in load_dataset(dataset, config, split=split, streaming=True)]

@@ -6,12 +6,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mt.checkpoint import AVERAGED, list_checkpoints
+from mt.checkpoint import AVERAGED, list_checkpoints, read_state
 from mt.console import Console
 from mt.errors import CheckpointError
 from mt.evaluate.bleu import bleu
 from mt.evaluate.evaluation import add_records, find_testset
-from mt.evaluate.models import Candidate, find_model, translate
+from mt.evaluate.models import find_model, translate
 from mt.evaluate.request import Request
 from mt.evaluate.tables import curve_table
 
@@ -54,7 +54,7 @@ def bleu_curve(request: Request, console: Console) -> BleuCurve:
     (run,) = request.ckpt
     models = [find_model(path, request.decode) for path in _checkpoints(run)]
     testset = find_testset(request, models)
-    states = [_state(model) for model in models]
+    states = [read_state(model.checkpoints[0]) for model in models]
     translations = [translate(model, testset.sources, request.device, console) for model in models]
     scores = [bleu(lines, *testset.references, lang=testset.target) for lines in translations]
     points = [
@@ -73,15 +73,6 @@ def _checkpoints(run: Path) -> list[Path]:
     if not found:
         raise CheckpointError(f"{run}: not a run with checkpoints; --all-checkpoints needs one")
     return [*found, *([averaged] if averaged.is_dir() else [])]
-
-
-def _state(model: Candidate) -> dict[str, Any]:
-    path = model.checkpoints[0] / "state.json"
-    try:
-        state: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: cannot be read: {error}; use another checkpoint") from None
-    return state
 
 
 def _marks(states: Sequence[dict[str, Any]]) -> list[str]:

@@ -176,16 +176,13 @@ def _from_sacrebleu(name: str, src: str, tgt: str) -> TestSet:
 
 
 def _from_datasets_cache(name: str, src: str, tgt: str) -> TestSet:
-    """Read the cached split directly: by name, `datasets` would first ask the hub, and for long when there is none."""
     config, split = _hub_config(name, src, tgt)
-    from datasets import Dataset
-    from datasets.config import HF_DATASETS_CACHE
+    from mt.data.arrow import cached_translations
 
-    folder = Path(HF_DATASETS_CACHE) / _HUB.replace("/", "___") / config
-    files = sorted(folder.glob(f"*/*/wmt14-{split}.arrow"))
-    if not files:
+    translations = cached_translations(_HUB, config, split)
+    if translations is None:
         raise _AbsentError("not in the cache of datasets")
-    return _from_translations(Dataset.from_file(str(files[-1]))["translation"], name, src, tgt)
+    return _from_translations(translations, name, src, tgt)
 
 
 def _from_hub(name: str, src: str, tgt: str) -> TestSet:
@@ -193,11 +190,10 @@ def _from_hub(name: str, src: str, tgt: str) -> TestSet:
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
     if not _reachable(f"{endpoint}/datasets/{_HUB}"):
         raise _AbsentError(f"{urlsplit(endpoint).hostname} cannot be reached")
-    from datasets import load_dataset
+    from mt.data.arrow import hub_translations
 
     try:
-        rows = load_dataset(_HUB, config, split=split, streaming=True)  # else it fetches the training text too
-        return _from_translations([row["translation"] for row in rows], name, src, tgt)
+        return _from_translations(hub_translations(_HUB, config, split), name, src, tgt)
     except Exception as error:
         raise _AbsentError(f"datasets could not load {_HUB} ({type(error).__name__})") from None
 

@@ -40,30 +40,6 @@ def test_other_settings_are_refused_before_anything_is_written(
     assert files(toy_yaml.parent) == before
 
 
-def test_text_that_changed_under_a_run_is_refused_before_its_data_are_replaced(
-    toy_text: Path, toy_yaml: Path, tmp_path: Path, quiet: Console
-) -> None:
-    text = shutil.copytree(toy_text, tmp_path / "text")
-    toy_yaml.write_text(toy_yaml.read_text().replace(str(toy_text), str(text)))
-    config = load_config(toy_yaml)
-    train(config, quiet)
-    for language in ("en", "de"):
-        with (text / f"train.{language}").open("a") as file:
-            file.write("one more .\n")
-    before = files(config.data.dir)
-    with pytest.raises(CheckpointError, match="goes on with the data as they were"):
-        train(config, quiet)
-    assert files(config.data.dir) == before
-
-
-def test_a_dry_run_replaces_no_prepared_data(toy_yaml: Path, toy_config: Config, quiet: Console) -> None:
-    train(toy_config, quiet)
-    before = files(toy_yaml.parent)
-    other = load_config(toy_yaml, ["data.vocab_size=300", f"train.dir={toy_yaml.parent / 'other'}"])
-    train(other, quiet, dry_run=True)
-    assert files(toy_yaml.parent) == before
-
-
 @pytest.mark.parametrize("size", ["d_model=1000000000", "d_ff=10000000000000", "encoder_layers=100000000000000"])
 def test_a_model_larger_than_the_memory_is_refused_before_anything_is_written(
     toy_yaml: Path, quiet: Console, size: str
