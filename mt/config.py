@@ -242,6 +242,7 @@ class DecodeConfig(Section):
     max_source: Noted[int] = Field(256, ge=1)  # pieces
     batch_tokens: Free[int] = Field(4_096, ge=1)  # source pieces decoded together, padding counted
     precision: Free[Literal["float32", "bfloat16"]] = "float32"  # of weights and products, in translate and evaluate
+    alignment_layer: Free[int] = Field(0, ge=0)  # decoder layer that alignments are read from; 0: the one measured best
 
     @model_validator(mode="after")
     def _options_fit(self) -> Self:

@@ -13,6 +13,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,6 +23,7 @@ import numpy.typing as npt
 from mt.data.corpus import Corpus, Integers, open_corpus, open_origins
 from mt.data.data_folder import MANIFEST, hold
 from mt.data.tokenizer import Tokenizer
+from mt.data.word_model import WordModel, estimate_word_model
 from mt.errors import DataError
 
 FORMAT = 2  # of the folder; another number means it has to be prepared again
@@ -58,6 +60,11 @@ class Prepared:
         for name in names:
             _verify_file(self.dir, name, self.manifest["files"][name])
         return read_text(self.dir / names[0]), read_text(self.dir / names[1])
+
+    @cached_property
+    def word_model(self) -> WordModel:
+        """Which pieces translate which, by a sample of the training pairs."""
+        return estimate_word_model(self.train)
 
     def origin(self, rows: Sequence[int] | Integers) -> list[str]:
         """Where training pairs were read, as `dropped.tsv` names places: source and line."""

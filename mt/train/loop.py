@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, nullcontext
+from dataclasses import replace
 from enum import IntEnum
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -51,6 +52,7 @@ from mt.train.saving import CheckpointWriter
 from mt.train.stop import Interrupted, StopRequest
 from mt.train.update import OutOfMemoryError, take_update
 from mt.train.validation import Validation, validate
+from mt.translate.alignment import best_alignment_layer
 
 
 class Verdict(IntEnum):
@@ -310,6 +312,7 @@ def _checkpoint(
     except Interrupted:
         return progress
     progress = progress.after_validation(result.loss, result.bleu, config.train.best)
+    progress = replace(progress, alignment_layer=result.alignment_layer)
     journal.add_validation(result.record(progress.update))
     write = writer.snapshot(learner, progress, step_name(progress.update))
 
@@ -333,7 +336,8 @@ def _refresh_page(folder: Path, console: Console) -> None:
 def _validate(learner: Learner, prepared: Prepared, check: Callable[[int], None] = lambda count: None) -> Validation:
     text = prepared.text("valid")
     with learner.averaged() as model:
-        return validate(model, prepared.valid, text, prepared.tokenizer, learner.config, check)
+        result = validate(model, prepared.valid, text, prepared.tokenizer, learner.config, check)
+        return replace(result, alignment_layer=best_alignment_layer(model, prepared.valid, prepared.word_model))
 
 
 def _average_last(learner: Learner, progress: Progress, prepared: Prepared, log: MetricsLog, console: Console) -> None:
@@ -353,6 +357,7 @@ def _average_last(learner: Learner, progress: Progress, prepared: Prepared, log:
     record = {**result.record(progress.update), "averaged": len(last)}
     figures = {name: value for name, value in record.items() if name.startswith("valid_")}
     state = {"update": progress.update, "averaged": len(last), "data": progress.data, "validation": figures}
+    state["alignment_layer"] = result.alignment_layer
     path, tokenizer = folder / "checkpoints" / AVERAGED, prepared.tokenizer.model_bytes
     save_checkpoint(path, config, tokenizer, learner.model.state_dict(), state)
     log.write(record)

@@ -30,6 +30,7 @@ class Validation:
     loss: float  # nats per target token, no smoothing
     bleu: float
     samples: list[dict[str, str]]
+    alignment_layer: int | None = None  # see best_alignment_layer
 
     @property
     def perplexity(self) -> float:

@@ -100,6 +100,10 @@ class Translator:
         self.source_language = opened[0][0].config.data.src
         precision = choose_precision(self.decode.precision, where)
         self.models = [inference_model(model.to(where), precision) for _, model in opened]
+        self._measured_layer: object = opened[0][0].state.get("alignment_layer")
+        layers = len(self.models[0].decoder)
+        if self.decode.alignment_layer > layers:
+            raise UsageError(f"decode.alignment_layer {self.decode.alignment_layer}: the decoder has {layers} layers")
         self.name = " + ".join(names)
         manifests = b"".join((one / "MANIFEST.json").read_bytes() for checkpoints in averaged for one in checkpoints)
         self.fingerprint = hashlib.sha256(manifests).hexdigest()  # a manifest holds the hash of every file
@@ -110,7 +114,22 @@ class Translator:
         self = cls.__new__(cls)
         self.models, self.tokenizer, self.decode = list(models), tokenizer, decode
         self.name = self.fingerprint = self.source_language = ""
+        self._measured_layer = None
         return self
+
+    @property
+    def alignment_layer(self) -> int:
+        """The decoder layer, counted from 1, whose cross-attention shows best which word comes from which.
+
+        The one that the settings name, else the one that validation measured; checkpoints of earlier versions do not
+        say it, and take the last of two layers, the last but one of more.
+        """
+        layers = len(self.models[0].decoder)
+        if self.decode.alignment_layer:
+            return self.decode.alignment_layer
+        if isinstance(self._measured_layer, int) and 1 <= self._measured_layer <= layers:
+            return self._measured_layer
+        return layers if layers <= 2 else layers - 1
 
     @property
     def settings(self) -> dict[str, object]:

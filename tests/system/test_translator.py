@@ -15,11 +15,13 @@ from hypothesis import strategies as st
 
 from mt import Translator
 from mt.checkpoint import load_checkpoint
+from mt.data.prepared import open_prepared
 from mt.data.tokenizer import BOS, EOS
 from mt.errors import CheckpointError, DataError, UsageError
 from mt.evaluate.bleu import bleu
 from mt.model.transformer import Transformer
 from mt.run_folder import find_checkpoint
+from mt.translate.alignment import agreement_by_layer, alignments
 from mt.translate.decoding import NEVER, forced_log_probabilities
 from mt.translate.reading import split_line
 from mt.translate.search import Hypothesis
@@ -301,6 +303,29 @@ def test_sampling_is_repeatable_and_follows_its_seed(toy_run: Path, sources: lis
     assert opened(toy_run, sample=True, temperature=2.0)(sources) == first
     assert opened(toy_run, sample=True, temperature=2.0, seed=2)(sources) != first
     assert opened(toy_run, sample=True, top_k=1)(sources) == opened(toy_run, beam=1)(sources)
+
+
+def test_alignments_come_from_the_layer_that_validation_measured_or_the_user_names(toy_run: Path) -> None:
+    translator = opened(toy_run)
+    layers, pairs = len(translator.models[0].decoder), [("the old dog sleeps here .", "der alte Hund schläft hier .")]
+    checkpoint = load_checkpoint(find_checkpoint(toy_run))
+    assert translator.alignment_layer == checkpoint.state["alignment_layer"]
+    prepared = open_prepared(checkpoint.config.data.dir)
+    agreement_L = agreement_by_layer(translator.models[0], prepared.valid, prepared.word_model)
+    assert len(agreement_L) == layers > 1
+    assert agreement_L[translator.alignment_layer - 1] == max(agreement_L) > 0
+    by_layer = [opened(toy_run, alignment_layer=layer) for layer in range(1, layers + 1)]
+    assert [named.alignment_layer for named in by_layer] == list(range(1, layers + 1))
+    found = [alignments(named, pairs) for named in by_layer]
+    assert alignments(translator, pairs) == found[translator.alignment_layer - 1]
+    with pytest.raises(UsageError, match=r"decode\.alignment_layer 9: the decoder has \d layers"):
+        opened(toy_run, alignment_layer=9)
+
+
+def test_a_checkpoint_that_does_not_say_aligns_by_the_last_of_two_layers(toy_run: Path) -> None:
+    """Those of earlier versions."""
+    trained = opened(toy_run)
+    assert Translator.of(trained.models, trained.tokenizer, trained.decode).alignment_layer == 2
 
 
 class TestLongLines:
