@@ -73,6 +73,7 @@ class Inspection:
 def inspect(config: Config, console: Console) -> Inspection:
     """Prepare if needed, measure, and write the page beside the data."""
     prepared = prepare(config, console)
+    prepared.verify()
     inspection = _measure(prepared, config)
     page = prepared.dir / PAGE
     write_whole(page, data_page(asdict(inspection)))

@@ -26,7 +26,7 @@ from mt.config import Config, dump_config
 from mt.console import Console, counted
 from mt.data.feed import prefetched, updates_from
 from mt.data.prepare import prepare, what_changed, why_prepare
-from mt.data.prepared import Prepared
+from mt.data.prepared import Prepared, open_prepared
 from mt.device import choose_device, choose_precision, keep_freed_memory, repeat_exactly, warning_of
 from mt.distributed import LostContactError, World, joined
 from mt.errors import CheckpointError, MtError
@@ -158,10 +158,9 @@ def _in_passing(config: Config, world: World, console: Console) -> Iterator[Conf
 
 def _prepare(config: Config, world: World, console: Console) -> Prepared:
     """Prepare in the main process; the others find it done."""
-    if world.is_main:
-        prepare(config, console)
+    prepared = prepare(config, console) if world.is_main else None
     world.barrier()
-    return prepare(config, Console(quiet=True))
+    return prepared or open_prepared(config.data.dir)
 
 
 def _new_learner(config: Config, prepared: Prepared, world: World, console: Console) -> Learner:

@@ -10,7 +10,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import IO
 
-from mt.data.lines import opened
+from mt.data.lines import COMPRESSED, opened
 from mt.data.tokenizer import Tokenizer
 from mt.errors import DataError
 
@@ -18,7 +18,6 @@ from mt.errors import DataError
 _SENTENCE_END = re.compile(r"(?<=[.!?…])[\"'»”’)\]]*\s+|(?<=[。！？])")
 _SPACE = re.compile(r"\s+")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_COMPRESSED = (".gz", ".xz", ".bz2", ".zst")
 
 
 @dataclass(frozen=True)
@@ -120,7 +119,7 @@ def _lines(file: IO[bytes]) -> Iterator[bytes]:
 
 def count_lines(path: Path | None) -> int | None:
     """How many lines a file has; None of what is compressed, where it would take long, or can be read only once."""
-    if path is None or not path.is_file() or path.suffix.lower() in _COMPRESSED:
+    if path is None or not path.is_file() or path.suffix.lower() in COMPRESSED:
         return None
     with opened(path) as file:
         count: int = sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
