@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -52,12 +53,13 @@ def prepare(config: Config, console: Console) -> Prepared:
     folder is in use by who began with other data.
     """
     folder = config.data.dir
-    if why_prepare(config, console):
+    if why_prepare(config):
         with only_builder(folder, console):
-            if reason := why_prepare(config, console):  # unless another run has done it meanwhile
+            if reason := why_prepare(config):  # unless another run has done it meanwhile
                 console.say(f"{folder}: {reason}")
                 _build(config, console)
     else:
+        _warn_of_missing_text(config.data, console)
         console.say(f"{folder}: already prepared")
     prepared = open_prepared(folder)
     _refuse_too_long(prepared, config)
@@ -67,7 +69,7 @@ def prepare(config: Config, console: Console) -> Prepared:
 # --- Is it done already? -----------------------------------------------------------------------------------------
 
 
-def why_prepare(config: Config, console: Console) -> str:
+def why_prepare(config: Config) -> str:
     """Why `prepare` would prepare the folder of a config; nothing when it holds the data already. Writes nothing.
 
     Raises DataError when the folder holds something else, or a damaged manifest.
@@ -80,25 +82,19 @@ def why_prepare(config: Config, console: Console) -> str:
         return "preparing"
     if manifest.get("format") != FORMAT:
         return "preparing again, another version of mt did it"
-    changes = what_changed(config, console)
+    changes = what_changed(config)
     return f"preparing again, changed: {', '.join(changes)}" if changes else ""
 
 
-def what_changed(config: Config, console: Console) -> list[str]:
+def what_changed(config: Config) -> list[str]:
     """The settings and texts that are others than those of a prepared folder, each beginning with its key.
 
-    None where nothing is prepared, or by another version. Writes nothing.
+    None where nothing is prepared, or by another version; text that is gone has not changed. Writes nothing.
     """
     manifest = read_manifest(config.data.dir)
     if manifest is None or manifest.get("format") != FORMAT:
         return []
-    if changes := _changed_settings(manifest, config):
-        return changes
-    try:
-        return _changed_sources(manifest, config.data)
-    except DataError as error:
-        console.warn(f"{error}; using {config.data.dir} as it was prepared")
-        return []
+    return _changed_settings(manifest, config) or _changed_text(manifest, config.data)
 
 
 def _is_foreign(folder: Path) -> bool:
@@ -148,13 +144,22 @@ def _read_tokenizer(path: str) -> Tokenizer:
         raise DataError(f"data.tokenizer {path}: {error}") from None
 
 
-def _changed_sources(manifest: Manifest, data: DataConfig) -> list[str]:
+def _changed_text(manifest: Manifest, data: DataConfig) -> list[str]:
     changes = []
     for split, entries in _splits(data).items():
         for entry, read in zip(entries, manifest["sources"][split], strict=True):
-            if not _same_files(source_files(entry, data.src, data.tgt), read["files"]):
-                changes.append(f"data.{split}: the text of {name_of(entry)}")
+            with suppress(DataError):
+                if not _same_files(source_files(entry, data.src, data.tgt), read["files"]):
+                    changes.append(f"data.{split}: the text of {name_of(entry)}")
     return changes
+
+
+def _warn_of_missing_text(data: DataConfig, console: Console) -> None:
+    try:
+        for entry in (entry for entries in _splits(data).values() for entry in entries):
+            source_files(entry, data.src, data.tgt)
+    except DataError as error:
+        console.warn(f"{error}; using {data.dir} as it was prepared")
 
 
 def _splits(data: DataConfig) -> dict[str, Sequence[Input]]:

@@ -133,7 +133,7 @@ def _check_before_writing(config: Config, console: Console) -> None:
         console.say(f"going on with another setting: {line}")
     if not begun_with(config.train.dir):
         return
-    changes = [line for line in what_changed(config, Console(quiet=True)) if not line.startswith("data.test")]
+    changes = [line for line in what_changed(config) if not line.startswith("data.test")]
     if changes:
         raise CheckpointError(
             f"{config.data.dir}: changed: {', '.join(changes)}; but {config.train.dir} goes on with the data as they "
@@ -146,7 +146,7 @@ def _in_passing(config: Config, world: World, console: Console) -> Iterator[Conf
     """For a dry run: the config with its data in a temporary folder, where data.dir does not hold what it asks for."""
     with ExitStack() as stack:
         folder = None
-        if world.is_main and (reason := why_prepare(config, console)):
+        if world.is_main and (reason := why_prepare(config)):
             console.say(f"{config.data.dir}: {reason}, in a temporary folder for this dry run")
             parent = next(parent for parent in config.data.dir.absolute().parents if parent.is_dir())
             folder = stack.enter_context(TemporaryDirectory(prefix=".dry-run-", dir=parent))

@@ -465,15 +465,15 @@ def test_the_same_tokenizer_from_elsewhere_changes_nothing(config, tmp_path, qui
 
 def test_what_would_change_is_told_without_doing_it(own_text, tmp_path, quiet):
     config = config_for(tmp_path, own_text)
-    assert (why_prepare(config, quiet), what_changed(config, quiet)) == ("preparing", [])
+    assert (why_prepare(config), what_changed(config)) == ("preparing", [])
     assert not config.data.dir.exists()
     prepare(config, quiet)
     before = contents(tmp_path)
-    assert (why_prepare(config, quiet), what_changed(config, quiet)) == ("", [])
+    assert (why_prepare(config), what_changed(config)) == ("", [])
     other = changed(config, vocab_size=300, test=()).model_copy(update={"seed": 2})
-    assert what_changed(other, quiet) == ["data.test", "data.vocab_size: 320 -> 300", "seed: 1 -> 2"]
+    assert what_changed(other) == ["data.test", "data.vocab_size: 320 -> 300", "seed: 1 -> 2"]
     append(own_text / "train.en", "more\n")
-    assert what_changed(config, quiet) == [f"data.train: the text of {own_text}/train"]
+    assert what_changed(config) == [f"data.train: the text of {own_text}/train"]
     (own_text / "train.en").write_bytes(before["text/train.en"])
     assert contents(tmp_path) == before
 
