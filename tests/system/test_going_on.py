@@ -2,8 +2,11 @@
 
 import json
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers import fork, statuses, with_settings
@@ -12,7 +15,7 @@ from mt.checkpoint import AVERAGED, load_checkpoint, read_config, resumable_chec
 from mt.config import Config, load_config
 from mt.console import Console
 from mt.errors import CheckpointError, ConfigError
-from mt.run_folder import METRICS, SESSIONS, find_checkpoint, read_metrics, read_records
+from mt.run_folder import METRICS, SESSIONS, choose_checkpoint, find_checkpoint, read_metrics, read_records
 from mt.train.loop import train
 
 
@@ -149,3 +152,43 @@ def test_small_files_that_were_damaged_do_not_stop_a_run(toy_config: Config, qui
     updates = [record["update"] for record in read_metrics(toy_config.train.dir / METRICS) if "loss" in record]
     assert updates == list(range(1, 13))
     assert len(read_records(toy_config.train.dir / SESSIONS)) == 1
+
+
+# --- RUN/best, RUN/last, RUN/averaged -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "checkpoint"), [("last", step_name(120)), ("averaged", AVERAGED)])
+def test_a_checkpoint_is_named_alike_in_translate_evaluate_and_init_from(
+    toy_run: Path, toy_config: Config, tmp_path: Path, name: str, checkpoint: str
+) -> None:
+    path, said = str(toy_run / name), str(toy_run / "checkpoints" / checkpoint)
+    translated = mt("translate", "--ckpt", path, "--beam", "1", text="a dog runs here .\n")
+    assert translated.stdout.count("\n") == 1
+    assert f"model: {said}\n" in translated.stderr
+    evaluated = mt("evaluate", "--ckpt", path, "--beam", "1")
+    assert f"({checkpoint}, greedy" in evaluated.stdout
+    config = toy_run / "config.yaml"
+    tuned = ("train.updates=1", f"train.dir={tmp_path / 'tuned'}", f"data.dir={toy_config.data.dir}")
+    trained = mt("train", str(config), *tuned, "--init-from", path)
+    assert f"weights from {said}" in trained.stderr
+
+
+def test_a_run_is_translated_with_what_validates_best_and_that_is_said(toy_run: Path) -> None:
+    choice = choose_checkpoint(toy_run)
+    translated = mt("translate", "--ckpt", str(toy_run), "--beam", "1", text="a dog runs here .\n")
+    assert f"model: {choice.path} ({choice.reason})" in translated.stderr
+    figures = {record.get("averaged", 0): record["valid_bleu"] for record in validations(toy_run)}
+    best = max(record["valid_bleu"] for record in validations(toy_run) if not record.get("averaged"))
+    assert (choice.path.name == AVERAGED) == (figures[2] >= best)
+    assert f"BLEU {max(figures[2], best):.2f} on validation" in choice.reason
+
+
+def validations(run: Path) -> list[dict[str, Any]]:
+    return [record for record in read_metrics(run / METRICS) if "valid_bleu" in record]
+
+
+def mt(*arguments: str, text: str = "") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "mt", *arguments]
+    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done
