@@ -50,8 +50,6 @@ def line_format(kind: str, field: str | None, language: str, results: Results, f
         return Table(Columns(results), field or (language if language in first.split("\t") else "1"))
     if kind == "jsonl":
         return JsonLines((field,) if field else (language, f"translation.{language}", "source"), results)
-    if field is not None:
-        raise UsageError(f"--field {field}: plain text has no fields; give --format tsv or jsonl where it has")
     return PlainText(Columns(results))
 
 

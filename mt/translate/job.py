@@ -18,7 +18,7 @@ from mt.streams import write_out
 from mt.translate.alignment import SHOWN, alignments, only_model, write_attention
 from mt.translate.formats import LineFormat, Results, line_format
 from mt.translate.output import Output, Parts, Progress, compressor
-from mt.translate.plan import Job, Stream, plan_job
+from mt.translate.plan import Job, Stream, kind_of, plan_job
 from mt.translate.reading import Chunk, Reader, count_lines, open_reader
 from mt.translate.translator import Translation, Translator
 
@@ -171,7 +171,7 @@ class _Work:
     ) -> None:
         self._shown = shown  # pairs whose attention is to be written
         self._translator, self._reader, self._job, self._console = translator, reader, job, console
-        self._kind = job.format or _kind_by_name(reader.name)
+        self._kind = kind_of(job, source)
         results = Results(job.n_best, job.scores, job.alignments, scoring=job.score_ref is not None)
         first = reader.peek() if self._kind == "tsv" else ""
         self._format: LineFormat = line_format(self._kind, job.field, translator.source_language, results, first)
@@ -295,8 +295,3 @@ class _Work:
         else:
             minutes = (self._total - self._reader.done) / rate / 60
             self._console.say(f"{done} of {self._total:,} lines, {rate:,.0f} lines/s, {minutes:,.0f} min left")
-
-
-def _kind_by_name(name: str) -> str:
-    suffixes = [suffix.lower() for suffix in Path(name).suffixes[-2:]]
-    return next((kind for kind in ("tsv", "jsonl") if f".{kind}" in suffixes), "text")

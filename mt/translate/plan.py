@@ -46,12 +46,23 @@ def plan_job(job: Job, processes: int = 1) -> list[tuple[Stream, Stream]]:
         if job.attention.suffix.lower() not in (".json", ".html", ".htm"):
             raise UsageError(f"--attention {job.attention}: name a .json file, or an .html page")
         check_target(job.attention)
+    for path in (job.prefix, job.score_ref):
+        if path is not None and not path.exists():
+            raise UsageError(f"{path}: no such file")
     plan = _pairs(job)
     for source, target in plan:
         _check_paths(source, target)
+        if job.field is not None and kind_of(job, source) == "text":
+            raise UsageError(f"--field {job.field}: plain text has no fields; give --format tsv or jsonl where it has")
         if processes > 1 and not (_is_file(source) and _is_file(target)):
             raise UsageError("several processes share files, no pipes: give --input and --output")
     return plan
+
+
+def kind_of(job: Job, source: Stream) -> str:
+    """The format of an input: text, tsv or jsonl, as asked, else by its name."""
+    suffixes = [] if source is None else [suffix.lower() for suffix in source.suffixes[-2:]]
+    return job.format or next((kind for kind in ("tsv", "jsonl") if f".{kind}" in suffixes), "text")
 
 
 def _pairs(job: Job) -> list[tuple[Stream, Stream]]:
@@ -65,8 +76,8 @@ def _pairs(job: Job) -> list[tuple[Stream, Stream]]:
             f"{counted(len(inputs), 'input')} and {counted(len(outputs), 'output')}: "
             "give an --output for each --input, or one folder"
         )
-    outputs = [path if path is None or is_special(path) else final_path(path) for path in outputs]
-    files = [path for path in outputs if path is not None]
+    outputs = [final_path(path) if path and path.is_symlink() and not is_special(path) else path for path in outputs]
+    files = [final_path(path) for path in outputs if path is not None]
     if len(set(files)) < len(files):
         raise UsageError("two outputs have the same name: give an --output of its own for each --input")
     return list(zip(inputs, outputs, strict=True))
