@@ -19,7 +19,7 @@ from mt.data.clean import valid_unicode
 from mt.data.lines import refuse_giant
 from mt.data.tokenizer import BOS, EOS, Tokenizer
 from mt.device import choose_device, choose_precision, down_to_kernel_size, keep_freed_memory
-from mt.errors import CheckpointError, UsageError
+from mt.errors import CheckpointError, DataError, UsageError
 from mt.model.inference import inference_model
 from mt.model.transformer import Transformer
 from mt.run_folder import choose_checkpoint
@@ -159,7 +159,7 @@ class Translator:
         scored: without scores (they are NaN then), greedy search is quicker.
         A text found twice, in two segmentations, is listed once; samples all stay.
         Raises UsageError when the beam is narrower than `count` and for what are no lines, DataError naming a line of
-        more than a million characters.
+        more than a million characters, or a prefix of more than decode.max_source pieces.
         """
         lines, prefixes = _lines(lines, first), _lines(prefixes, first, "prefix of line")
         if not self.decode.sample and count > self.decode.beam:
@@ -214,6 +214,11 @@ class Translator:
         starts = self._encode([prefixes[index] for index in wanted]) if prefixes else [[]] * len(wanted)
         segments = []
         for index, ids, prefix in zip(wanted, sources, starts, strict=True):
+            if len(prefix) > self.decode.max_source:  # far beyond what was trained on; its time grows with the square
+                raise DataError(
+                    f"prefix of line {first + index}: {len(prefix):,} pieces, more than decode.max_source="
+                    f"{self.decode.max_source}; shorten it, or raise that"
+                )
             if len(ids) <= self.decode.max_source:
                 parts, note = [ids], ""
             elif self.decode.long_lines == "cut":

@@ -288,6 +288,16 @@ def test_a_forced_prefix_starts_the_translation(toy_run: Path) -> None:
     assert translator.n_best(lines, prefixes=prefixes)[1] == translator.n_best(lines[1:2])[0]
 
 
+def test_a_prefix_longer_than_any_sentence_is_refused_before_the_work(toy_run: Path) -> None:
+    """A beam of four took 5 s a line to read 2,200 pieces of prefix one by one."""
+    done: list[int] = []
+    with pytest.raises(DataError, match=r"^prefix of line 2: [\d,]+ pieces, more than decode\.max_source=256"):
+        opened(toy_run).n_best(["a dog", "a man"], prefixes=["", "ein Hund " * 200], advance=done.append)
+    assert not done
+    (found,) = opened(toy_run, beam=2).n_best(["a dog"], prefixes=["ein Hund " * 20])
+    assert found[0].text.startswith("ein Hund " * 19)
+
+
 def test_lengths_are_bounded_on_both_sides(toy_run: Path) -> None:
     lines = ["a dog runs here .", "a man"]
     for beam in (1, 3):
