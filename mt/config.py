@@ -186,8 +186,10 @@ class OptimConfig(Section):
     beta1: Recipe[float] = Field(0.9, ge=0, lt=1)  # 5.3
     beta2: Recipe[float] = Field(0.98, ge=0, lt=1)  # 5.3
     eps: Recipe[float] = Field(1e-9, gt=0)  # 5.3
-    warmup: Recipe[int] = Field(4_000, ge=1)  # 5.3, updates
+    schedule: Recipe[Literal["paper", "constant"]] = "paper"  # 5.3; with --init-from constant, unless given
+    warmup: Recipe[int] = Field(4_000, ge=1)  # 5.3, updates in which the rate rises; with --init-from 100, unless given
     scale: Recipe[float] = Field(1.0, gt=0)  # the paper's rate is multiplied by this
+    rate: Recipe[float] = Field(1e-4, gt=0)  # of the constant schedule, after its warm-up
     clip_norm: Recipe[float] = Field(0.0, ge=0)  # a gradient of larger norm is scaled down to it; 0: never (paper)
 
 

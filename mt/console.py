@@ -28,7 +28,8 @@ class Console:
 
     def __init__(self, quiet: bool = False) -> None:
         self.quiet = quiet
-        self._rich = RichConsole(stderr=True, highlight=False, soft_wrap=True)
+        self._rich = RichConsole(stderr=True, highlight=False)
+        self._rich.soft_wrap = not self._rich.is_terminal  # a terminal's lines are broken between words
         self.is_terminal = self._rich.is_terminal and not quiet
 
     def say(self, text: str) -> None:

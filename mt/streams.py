@@ -19,7 +19,7 @@ def run(command: Callable[[], None]) -> int:
     What goes wrong is said on stderr in one or two lines without a traceback, but a fault of the program itself.
     """
     _open_closed_streams()
-    ctrl_c = _CtrlC()
+    stop = _StopSignals()
     status, message = 0, ""
     try:
         command()
@@ -29,16 +29,16 @@ def run(command: Callable[[], None]) -> int:
         status = end.code if isinstance(end.code, int) else int(end.code is not None)
         message = end.code if isinstance(end.code, str) else ""
     except OSError as error:
-        if ctrl_c.heard or error.filename is not None:
+        if stop.heard or error.filename is not None:
             raise
         status, message = 1, f"cannot write: {error.strerror}"  # of the disk, or of a stdout that help was written to
     except BaseException:
-        if not ctrl_c.heard:
+        if not stop.heard:
             raise
         status = INTERRUPTED  # a library may have turned the interruption into an error of its own
-    ctrl_c.end()
-    if ctrl_c.heard and status == INTERRUPTED:
-        message = message or "stopped by Ctrl-C"
+    stop.end()
+    if stop.heard and status == INTERRUPTED:
+        message = message or f"stopped by {stop.heard}"
     try:
         sys.stdout.flush()
     except OSError as error:
@@ -85,30 +85,33 @@ def _open_closed_streams() -> None:
             setattr(sys, name, os.fdopen(number, "w" if number else "r", encoding="utf-8", closefd=False))
 
 
-class _CtrlC:
-    """Ctrl-C ends the command as an exception; a second one, while that takes its time, at once.
+class _StopSignals:
+    """Ctrl-C and SIGTERM end the command as an exception; Ctrl-C again, while that takes its time, at once.
 
-    Where the shell has told the command to ignore it, or something else handles it, nothing changes.
+    SIGTERM again changes nothing: schedulers send it to a process and to its parent, which passes it on.
+    Where the shell has told the command to ignore one, or something else handles it, nothing changes.
     """
 
     def __init__(self) -> None:
-        self.heard = False
-        self._is_ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-        if self._is_ours:
-            signal.signal(signal.SIGINT, self._hear)
-            self._hook, sys.unraisablehook = sys.unraisablehook, self._on_unraisable
+        self.heard = ""  # the first of them
+        defaults = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+        self._ours = {number: by for number, by in defaults.items() if signal.getsignal(number) is by}
+        for number in self._ours:
+            signal.signal(number, self._hear)
+        self._hook, sys.unraisablehook = sys.unraisablehook, self._on_unraisable
 
     def end(self) -> None:
         """The command is over: nothing is left to interrupt."""
-        if self._is_ours:
-            signal.signal(signal.SIGINT, signal.SIG_IGN if self.heard else signal.default_int_handler)
-            sys.unraisablehook = self._hook
+        for number, default in self._ours.items():
+            signal.signal(number, signal.SIG_IGN if self.heard else default)
+        sys.unraisablehook = self._hook
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
-        if self.heard:
+        if not self.heard:
+            self.heard = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
+            raise KeyboardInterrupt
+        if number == signal.SIGINT:
             self._leave()
-        self.heard = True
-        raise KeyboardInterrupt
 
     def _on_unraisable(self, lost: Any) -> None:
         """Python drops an exception raised inside a callback: then the command has to end here."""
@@ -118,5 +121,5 @@ class _CtrlC:
 
     def _leave(self) -> None:
         show_cursor = _SHOW_CURSOR if sys.stderr.isatty() else ""  # a progress bar has hidden it
-        os.write(2, f"\n{show_cursor}mt: stopped by Ctrl-C\n".encode())
+        os.write(2, f"\n{show_cursor}mt: stopped by {self.heard}\n".encode())
         os._exit(INTERRUPTED)

@@ -119,6 +119,20 @@ def check_lengths(hypotheses: Sequence[str], *references: Sequence[str]) -> None
             )
 
 
+def missing_tokenizer(lang: str) -> str:
+    """What the tokenizer of a language needs that is not there, and how to get it; empty when nothing."""
+    try:
+        bleu_metric(lang)
+    except UsageError as error:
+        return str(error)
+    return ""
+
+
+def character_bleu(hypotheses: Sequence[str], *references: Sequence[str]) -> Score:
+    """BLEU by characters, for languages without spaces whose tokenizer is not there."""
+    return _score("BLEU by characters", BLEU(tokenize="char", force=True), hypotheses, references)
+
+
 def bleu_metric(lang: str, lowercase: bool = False) -> BLEU:
     """BLEU with the tokenizer that sacreBLEU has for a language: 13a, but for Chinese, Japanese and Korean.
 

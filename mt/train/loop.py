@@ -1,12 +1,11 @@
 """The training run (section 5), from its first update or from wherever it stopped."""
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from enum import IntEnum
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -25,19 +24,18 @@ from mt.checkpoint import (
 from mt.config import Config, dump_config
 from mt.console import Console, counted
 from mt.data.feed import prefetched, updates_from
-from mt.data.prepare import prepare, what_changed, why_prepare
+from mt.data.prepare import prepare
 from mt.data.prepared import Prepared, open_prepared
 from mt.device import choose_device, choose_precision, keep_freed_memory, repeat_exactly, warning_of
 from mt.distributed import LostContactError, World, joined
 from mt.errors import CheckpointError, MtError
+from mt.evaluate.bleu import missing_tokenizer
 from mt.evaluate.report import write_report
 from mt.files import write_whole
 from mt.run_folder import (
     CONFIG,
     METRICS,
     MetricsLog,
-    begun_with,
-    check_settings,
     note_session,
     read_metrics,
     training_lock,
@@ -47,7 +45,7 @@ from mt.train.journal import Journal
 from mt.train.learner import Learner, make_learner
 from mt.train.progress import Progress
 from mt.train.rehearsal import check_size, rehearse
-from mt.train.resume import start_or_resume
+from mt.train.resume import check_before_writing, prepared_in_passing, settings_to_begin_with, start_or_resume
 from mt.train.saving import CheckpointWriter
 from mt.train.stop import Interrupted, StopRequest
 from mt.train.update import OutOfMemoryError, take_update
@@ -76,6 +74,10 @@ def train(config: Config, console: Console, init_from: Path | None = None, dry_r
     with joined(device) as world:
         try:
             _train(config, world, console if world.is_main else Console(quiet=True), init_from, dry_run)
+        except KeyboardInterrupt:  # before the loop, or after it: there, a request to stop is waited for
+            if world.is_main:
+                raise Interrupted("stopped; what was saved is whole, and the same command goes on from there") from None
+            raise SystemExit(Interrupted.exit_status) from None
         except MtError as error:
             if world.is_main:
                 raise
@@ -85,9 +87,12 @@ def train(config: Config, console: Console, init_from: Path | None = None, dry_r
 
 
 def _train(config: Config, world: World, console: Console, init_from: Path | None, dry_run: bool) -> None:
+    if init_from is not None:
+        config = settings_to_begin_with(config, init_from, console)
     if world.is_main:
-        _check_before_writing(config, console)
-    with _in_passing(config, world, console) if dry_run else nullcontext(config) as settings:
+        check_size(config)
+        check_before_writing(config, console)
+    with prepared_in_passing(config, world, console) if dry_run else nullcontext(config) as settings:
         _train_prepared(settings, world, console, init_from, dry_run)
 
 
@@ -126,36 +131,6 @@ def _with_precision(config: Config, device: torch.device) -> Config:
     return config.model_copy(update={"train": config.train.model_copy(update={"precision": precision})})
 
 
-def _check_before_writing(config: Config, console: Console) -> None:
-    """Refuse a model too large, what would replace data that are still needed, or go on as another run."""
-    check_size(config)
-    for line in check_settings(config.train.dir, config):
-        console.say(f"going on with another setting: {line}")
-    if not begun_with(config.train.dir):
-        return
-    changes = [line for line in what_changed(config) if not line.startswith("data.test")]
-    if changes:
-        raise CheckpointError(
-            f"{config.data.dir}: changed: {', '.join(changes)}; but {config.train.dir} goes on with the data as they "
-            "were: put that back, or name a new data.dir and train.dir"
-        )
-
-
-@contextmanager
-def _in_passing(config: Config, world: World, console: Console) -> Iterator[Config]:
-    """For a dry run: the config with its data in a temporary folder, where data.dir does not hold what it asks for."""
-    with ExitStack() as stack:
-        folder = None
-        if world.is_main and (reason := why_prepare(config)):
-            console.say(f"{config.data.dir}: {reason}, in a temporary folder for this dry run")
-            parent = next(parent for parent in config.data.dir.absolute().parents if parent.is_dir())
-            folder = stack.enter_context(TemporaryDirectory(prefix=".dry-run-", dir=parent))
-        folder = world.broadcast(folder)
-        temporary = {} if folder is None else {"dir": Path(folder) / "data"}
-        yield config.model_copy(update={"data": config.data.model_copy(update=temporary)})
-        world.barrier()
-
-
 def _prepare(config: Config, world: World, console: Console) -> Prepared:
     """Prepare in the main process; the others find it done."""
     prepared = prepare(config, console) if world.is_main else None
@@ -177,6 +152,8 @@ def _new_learner(config: Config, prepared: Prepared, world: World, console: Cons
     console.say(f"model: {parameters:,} parameters; {counted(len(prepared.train), 'pair')}; {where}, {precision}")
     if world.is_main and (warning := warning_of(precision, device)):
         console.warn(warning)
+    if missing := missing_tokenizer(config.data.tgt):
+        console.warn(f"{missing}; until then, validation counts BLEU by characters")
     return learner
 
 
@@ -273,9 +250,7 @@ def _saved_alone(
     """Save what there is without the others, which an update that was not finished has left as it was."""
     if not world.is_main:
         return error
-    if (
-        learner.model.device.type == "cuda"
-    ):  # there the optimiser's step may be queued behind an exchange that never ended
+    if learner.model.device.type == "cuda":  # its optimiser step may be queued behind an exchange that never ended
         return LostContactError(f"{error}; the same command goes on from the newest checkpoint")
     writer.save(learner, progress, stop_name(progress.update))
     return LostContactError(f"{error}; saved at update {progress.update:,}, the same command goes on from there")

@@ -13,9 +13,16 @@ def learning_rate(update: int, d_model: int, warmup: int) -> float:
     return float(d_model**-0.5 * min(update**-0.5, update * warmup**-1.5))
 
 
+def rate_of(update: int, d_model: int, config: OptimConfig) -> float:
+    """The rate of an update, counted from 1: the paper's, or a constant one after a linear warm-up."""
+    if config.schedule == "constant":
+        return config.rate * min(1.0, update / config.warmup)
+    return config.scale * learning_rate(update, d_model, config.warmup)
+
+
 def set_rate(optimizer: torch.optim.Optimizer, update: int, d_model: int, config: OptimConfig) -> float:
     """Set the rate of an update, counted from 1; returns it."""
-    rate = config.scale * learning_rate(update, d_model, config.warmup)
+    rate = rate_of(update, d_model, config)
     for group in optimizer.param_groups:
         group["lr"] = rate
     return rate

@@ -1,18 +1,88 @@
 """How a run begins: from where it stopped, from another model's weights, or from nothing."""
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from mt.checkpoint import Checkpoint, load_checkpoint, resumable_checkpoints
-from mt.config import differences
+from mt.checkpoint import Checkpoint, load_checkpoint, read_config, resumable_checkpoints
+from mt.config import Config, differences
 from mt.console import Console, counted
+from mt.data.prepare import what_changed, why_prepare
 from mt.data.prepared import Prepared
 from mt.data.tokenizer import Tokenizer
 from mt.distributed import World
 from mt.errors import CheckpointError
-from mt.run_folder import Choice, choose_checkpoint
+from mt.run_folder import Choice, begun_with, check_settings, choose_checkpoint
 from mt.train.learner import Learner
 from mt.train.optim import optimizer_state
 from mt.train.progress import Progress
+
+FINE_TUNING = {"schedule": "constant", "warmup": 100}  # of optim
+
+
+def check_before_writing(config: Config, console: Console) -> None:
+    """Refuse what would replace data that are still needed, or go on as another run."""
+    for line in check_settings(config.train.dir, config):
+        console.say(f"going on with another setting: {line}")
+    if not begun_with(config.train.dir):
+        return
+    changes = [line for line in what_changed(config) if not line.startswith("data.test")]
+    if changes:
+        raise CheckpointError(
+            f"{config.data.dir}: changed: {', '.join(changes)}; but {config.train.dir} goes on with the data as they "
+            "were: put that back, or name a new data.dir and train.dir"
+        )
+
+
+@contextmanager
+def prepared_in_passing(config: Config, world: World, console: Console) -> Iterator[Config]:
+    """For a dry run: the config with its data in a temporary folder, where data.dir does not hold what it asks for."""
+    with ExitStack() as stack:
+        folder = None
+        if world.is_main and (reason := why_prepare(config)):
+            console.say(f"{config.data.dir}: {reason}, in a temporary folder for this dry run")
+            parent = next(parent for parent in config.data.dir.absolute().parents if parent.is_dir())
+            folder = stack.enter_context(TemporaryDirectory(prefix=".dry-run-", dir=parent))
+        folder = world.broadcast(folder)
+        temporary = {} if folder is None else {"dir": Path(folder) / "data"}
+        yield config.model_copy(update={"data": config.data.model_copy(update=temporary)})
+        world.barrier()
+
+
+def settings_to_begin_with(config: Config, init_from: Path, console: Console) -> Config:
+    """The settings of a run that begins with another's weights, or goes on after it did.
+
+    What the config leaves open is taken over, the tokenizer and the sizes; and the rate is low and constant, as the
+    paper's warm-up to its full rate would undo what was learnt.
+    """
+    goes_on = resumable_checkpoints(config.train.dir)
+    path = goes_on[0] if goes_on else choose_checkpoint(init_from).path
+    before = read_config(path)
+    data, optim = config.data, config.optim
+    if data.tokenizer is None and goes_on:
+        data = data.model_copy(update={"tokenizer": before.data.tokenizer})
+    elif data.tokenizer is None and not _is_prepared_with(path, config):
+        data = data.model_copy(update={"tokenizer": str(path / "tokenizer.model")})
+    sizes = {name: getattr(config.model, name) for name in config.model.model_fields_set}
+    if "schedule" not in optim.model_fields_set:
+        rule = {name: getattr(before.optim, name) for name in FINE_TUNING} if goes_on else FINE_TUNING
+        left_open = {name: value for name, value in rule.items() if name not in optim.model_fields_set}
+        optim = optim.model_copy(update=left_open)
+    if optim.schedule == "constant":
+        console.say(
+            f"fine-tuning: a constant rate of {optim.rate:g} after {optim.warmup:,} updates of warm-up "
+            "(optim.schedule, optim.rate, optim.warmup)"
+        )
+    return config.model_copy(update={"data": data, "model": before.model.model_copy(update=sizes), "optim": optim})
+
+
+def _is_prepared_with(checkpoint: Path, config: Config) -> bool:
+    """Whether the data are prepared as the config says, and with the tokenizer of a checkpoint."""
+    if why_prepare(config):
+        return False
+    tokenizers = (Tokenizer((folder / "tokenizer.model").read_bytes()) for folder in (checkpoint, config.data.dir))
+    return len({tokenizer.fingerprint for tokenizer in tokenizers}) == 1
 
 
 def start_or_resume(
@@ -71,7 +141,7 @@ def _warm_start(learner: Learner, prepared: Prepared, choice: Choice, console: C
     if Tokenizer(checkpoint.tokenizer).fingerprint != prepared.tokenizer.fingerprint:
         raise CheckpointError(
             f"{path} has another vocabulary than {prepared.dir}: its weights would stand for other pieces; "
-            "prepare the data with the checkpoint's tokenizer.model"
+            "leave out data.tokenizer, and the checkpoint's is taken"
         )
     shapes = {name: value.shape for name, value in learner.model.state_dict().items()}
     if shapes != {name: value.shape for name, value in checkpoint.weights.items()}:

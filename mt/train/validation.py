@@ -13,7 +13,7 @@ from mt.data.batches import Rows, plan_batches
 from mt.data.corpus import Corpus
 from mt.data.tokenizer import Tokenizer
 from mt.device import choose_precision
-from mt.evaluate.bleu import bleu
+from mt.evaluate.bleu import bleu, character_bleu, missing_tokenizer
 from mt.model.teacher_forcing import target_log_probabilities
 from mt.model.transformer import Transformer
 from mt.train.loss import load_batch
@@ -63,7 +63,7 @@ def validate(
     check: called after each batch, to raise when the rest is not wanted.
     Greedy, because it is several times quicker than the beam and ranks checkpoints alike.
     """
-    sources, references = text
+    (sources, references), tgt = text, config.data.tgt
     greedy = config.decode.model_copy(update={"beam": 1})
     was_training = model.training
     translations = Translator.of([model.eval()], tokenizer, greedy)(sources, check)
@@ -74,7 +74,9 @@ def validate(
     ]
     precision = choose_precision(config.train.precision, model.device)
     loss = mean_loss(model, corpus, config.batch.micro_tokens, precision, check)
-    return Validation(loss, bleu(translations, references, lang=config.data.tgt).value, samples)
+    by_characters = missing_tokenizer(tgt)  # of which the run was warned at its start
+    score = character_bleu(translations, references) if by_characters else bleu(translations, references, lang=tgt)
+    return Validation(loss, score.value, samples)
 
 
 def mean_loss(

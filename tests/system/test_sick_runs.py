@@ -13,14 +13,14 @@ import pytest
 import torch
 from helpers import first_batches, fork, started, statuses, with_settings
 
-from mt.checkpoint import load_checkpoint, resumable_checkpoints, step_name, stop_name
+from mt.checkpoint import AVERAGED, load_checkpoint, resumable_checkpoints, step_name, stop_name
 from mt.config import Config
 from mt.console import Console
 from mt.data.feed import cut_batch
 from mt.data.prepare import prepare
 from mt.data.prepared import Prepared
 from mt.distributed import World
-from mt.errors import UsageError
+from mt.errors import DataError, UsageError
 from mt.run_folder import MetricsLog, read_metrics, training_lock
 from mt.train.journal import DivergedError, Journal
 from mt.train.learner import Learner
@@ -41,6 +41,71 @@ def test_the_batch_of_a_loss_that_is_no_number_is_named(toy_config: Config, quie
             assert Path(f"{prefix}.{language}").read_text().split("\n")[int(line) - 1] == pair[side]
     updates = [record["update"] for record in read_metrics(toy_config.train.dir / "metrics.jsonl")]
     assert all(update < listing["update"] for update in updates)
+
+
+def test_a_checkpoint_is_called_intact_only_where_there_is_one(toy_config: Config, quiet: Console) -> None:
+    with pytest.raises(DivergedError) as diverged:
+        train(with_settings(toy_config, optim={"scale": 1e30}), quiet)
+    assert "intact" not in str(diverged.value)
+
+
+def test_a_loss_that_stays_above_that_of_guessing_is_divergence(toy_config: Config, quiet: Console) -> None:
+    """It stays finite: layer norms keep even huge weights from overflowing."""
+    settings = {"updates": 1_000, "checkpoint_every": 50, "log_every": 10}
+    wild = with_settings(toy_config, optim={"scale": 1_000.0}, train=settings)
+    with pytest.raises(DivergedError, match=r"update 110: .* above that of guessing \(5\.77\)") as diverged:
+        train(wild, quiet)
+    assert "step-00000100 is intact" in str(diverged.value)
+
+
+def test_one_damaged_older_checkpoint_does_not_stop_the_average(
+    toy_config: Config, quiet: Console, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = with_settings(toy_config, train={"average": 3, "keep": 3})
+    train(with_settings(config, train={"updates": 8}), quiet)
+    damaged = toy_config.train.dir / "checkpoints" / step_name(4) / "model.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    train(config, quiet)
+    assert "left out of the average" in capsys.readouterr().err
+    averaged = load_checkpoint(toy_config.train.dir / "checkpoints" / AVERAGED)
+    assert (averaged.state["update"], averaged.state["averaged"]) == (12, 2)
+
+
+def test_a_damaged_average_is_made_again(toy_config: Config, quiet: Console) -> None:
+    train(toy_config, quiet)
+    weights = toy_config.train.dir / "checkpoints" / AVERAGED / "model.safetensors"
+    good = weights.read_bytes()
+    weights.write_bytes(b"damaged")
+    train(toy_config, quiet)
+    assert weights.read_bytes() == good
+
+
+def test_a_run_directory_taken_away_ends_the_run(toy_config: Config, tmp_path: Path, quiet: Console) -> None:
+    endless = with_settings(toy_config, train={"updates": 1_000_000, "checkpoint_every": 1_000_000})
+    prepare(endless, quiet)
+    child = fork(lambda: train(endless, quiet), tmp_path / "errors")
+    wait_for(endless.train.dir / "metrics.jsonl")
+    endless.train.dir.rename(tmp_path / "elsewhere")
+    assert statuses([child], seconds=60) == [1]
+    assert "removed while the run went on" in (tmp_path / "errors").read_text()
+    assert not endless.train.dir.exists()
+
+
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 120
+    while not path.exists() or not path.stat().st_size:
+        assert time.monotonic() < deadline, f"{path} was not written"
+        time.sleep(0.01)
+
+
+def test_damaged_data_are_found_before_the_first_update(toy_config: Config, quiet: Console) -> None:
+    prepared = prepare(toy_config, quiet)
+    ids = prepared.dir / "train" / "target.ids.npy"
+    prepared.lock.close()
+    ids.write_bytes(ids.read_bytes()[:-2] + b"\x07\x00")
+    with pytest.raises(DataError, match=r"target\.ids\.npy"):
+        train(toy_config, quiet)
+    assert not (toy_config.train.dir / "metrics.jsonl").exists()
 
 
 def test_a_loss_that_rises_is_warned_of(

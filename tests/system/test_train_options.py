@@ -1,6 +1,7 @@
 """What a trainer may switch on: each does what it says, and a resumed run stays the uninterrupted one."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from helpers import first_batches, losses_of_updates, started, with_settings
 
 from mt.checkpoint import AVERAGED, load_checkpoint, prune_checkpoints, resumable_checkpoints, step_name
-from mt.config import Config, load_config
+from mt.config import Config, Input, load_config
 from mt.console import Console
 from mt.data.batches import Cursor
 from mt.data.feed import cut_batch
@@ -19,7 +20,7 @@ from mt.data.prepare import prepare
 from mt.errors import CheckpointError, UsageError
 from mt.run_folder import read_metrics
 from mt.train.loop import train
-from mt.train.optim import optimizer_state
+from mt.train.optim import learning_rate, optimizer_state
 from mt.train.progress import Progress
 from mt.train.update import take_update
 
@@ -129,6 +130,31 @@ def test_training_ends_when_patience_does(toy_config: Config, quiet: Console, be
     assert len(losses(config.train.dir)) == 6
 
 
+def test_patience_that_ended_a_run_says_so(toy_config: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = {"patience": 1, "updates": 1_000, "checkpoint_every": 2}
+    train(with_settings(toy_config, optim={"scale": 1e-12}, train=settings), Console())
+    assert "done: 4 updates (train.patience=1: " in capsys.readouterr().err
+
+
+def test_a_language_whose_tokenizer_is_missing_costs_a_warning_and_bleu_by_characters(
+    toy_config: Config,
+    toy_text: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The sides of the toy text stand for English and Japanese."""
+    monkeypatch.setitem(sys.modules, "MeCab", None)
+    for split in ("train", "valid"):
+        for language, name in (("en", "en"), ("de", "ja")):
+            shutil.copy(toy_text / f"{split}.{language}", tmp_path / f"{split}.{name}")
+    sources = {split: (Input(prefix=str(tmp_path / split)),) for split in ("train", "valid")}
+    data = {"dir": tmp_path / "japanese", "tgt": "ja", "test": (), **sources}
+    train(with_settings(toy_config, data=data, train={"updates": 4}), Console(quiet=True))
+    assert "BLEU by characters" in capsys.readouterr().err
+    assert all(record["valid_bleu"] >= 0 for record in records(toy_config.train.dir) if "valid_loss" in record)
+
+
 def test_a_warm_start_begins_with_the_weights_given(toy_config: Config, tmp_path: Path, quiet: Console) -> None:
     train(toy_config, quiet)
     given = load_checkpoint(toy_config.train.dir / "checkpoints" / AVERAGED).weights
@@ -144,11 +170,59 @@ def test_a_warm_start_that_does_not_fit_says_why(toy_config: Config, tmp_path: P
     wider = with_settings(toy_config, model={"d_ff": 48}, train={"dir": tmp_path / "wider"})
     with pytest.raises(CheckpointError, match=r"other sizes \(model.d_ff: 32 -> 48\)"):
         train(wider, quiet, init_from=toy_config.train.dir)
+    other = with_settings(toy_config, data={"vocab_size": 300, "dir": tmp_path / "other"})
+    tokenizer = str(prepare(other, quiet).dir / "tokenizer.model")
     other = with_settings(
-        toy_config, data={"vocab_size": 300, "dir": tmp_path / "other"}, train={"dir": tmp_path / "run2"}
+        toy_config, data={"tokenizer": tokenizer, "dir": tmp_path / "third"}, train={"dir": tmp_path / "run2"}
     )
     with pytest.raises(CheckpointError, match="another vocabulary"):
         train(other, quiet, init_from=toy_config.train.dir)
+
+
+FINE_TUNED = """
+data: {{dir: {folder}/data, train: {text}/train, valid: {text}/valid, vocab_size: 290}}
+batch: {{tokens: 400, micro_tokens: 400}}
+train: {{dir: {folder}/run, updates: 40, checkpoint_every: 20, average: 1, device: cpu, precision: float32}}
+"""
+
+
+def test_the_obvious_fine_tuning_takes_tokenizer_and_sizes_and_lowers_the_loss_at_once(
+    toy_run: Path, toy_text: Path, tmp_path: Path, quiet: Console
+) -> None:
+    path = tmp_path / "tuned.yaml"
+    path.write_text(FINE_TUNED.format(folder=tmp_path, text=toy_text), encoding="utf-8")
+    before = [record["valid_loss"] for record in records(toy_run) if "valid_loss" in record][-1]
+    config = load_config(path)
+    train(config, quiet, init_from=toy_run)
+    after = [record["valid_loss"] for record in records(tmp_path / "run") if "valid_loss" in record]
+    assert before > after[0] > after[1]
+    assert [record["rate"] for record in records(tmp_path / "run") if "rate" in record][:2] == pytest.approx(
+        [1e-6, 2e-6]
+    )
+    taken = load_config(tmp_path / "run" / "config.yaml")
+    assert taken.model == load_config(toy_run / "config.yaml").model
+    assert (taken.optim.schedule, taken.optim.warmup) == ("constant", 100)
+    more = with_settings(config, train={"updates": 42})
+    train(more, quiet, init_from=toy_run)
+    assert len(losses(tmp_path / "run")) == 42, "the same command goes on"
+
+
+def test_fine_tuning_on_the_same_data_prepares_nothing_again(
+    toy_config: Config, tmp_path: Path, quiet: Console
+) -> None:
+    train(with_settings(toy_config, train={"updates": 4}), quiet)
+    before = (toy_config.data.dir / "manifest.json").read_bytes()
+    tuned = with_settings(toy_config, train={"updates": 2, "dir": tmp_path / "tuned"})
+    train(tuned, quiet, init_from=toy_config.train.dir)
+    assert (toy_config.data.dir / "manifest.json").read_bytes() == before
+
+
+def test_the_rate_of_a_config_is_kept_when_fine_tuning(toy_config: Config, tmp_path: Path, quiet: Console) -> None:
+    train(with_settings(toy_config, train={"updates": 4}), quiet)
+    settings = {"optim": {"schedule": "paper", "scale": 0.3}, "train": {"updates": 1, "dir": tmp_path / "tuned"}}
+    train(with_settings(toy_config, **settings), quiet, init_from=toy_config.train.dir)
+    (rate,) = [record["rate"] for record in records(tmp_path / "tuned") if "rate" in record]
+    assert rate == pytest.approx(0.3 * learning_rate(1, 16, 10))
 
 
 def test_checkpoints_at_multiples_are_kept_for_good(toy_config: Config, quiet: Console) -> None:

@@ -1,0 +1,64 @@
+"""A run that is asked to stop ends with status 130 and a sentence, whatever it is doing."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mt.checkpoint import AVERAGED
+
+
+def start(toy_yaml: Path, *settings: str) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "mt", "train", str(toy_yaml), *settings]
+    return subprocess.Popen(command, text=True, stderr=subprocess.PIPE)
+
+
+def wait_until(ready: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not ready():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def is_loading_torch(process: "subprocess.Popen[str]") -> bool:
+    return "libtorch" in Path(f"/proc/{process.pid}/maps").read_text()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_sigterm_during_start_up(toy_yaml: Path) -> None:
+    process = start(toy_yaml)
+    wait_until(lambda: is_loading_torch(process))
+    process.terminate()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.endswith("mt: stopped by SIGTERM\n")
+
+
+def test_sigterm_during_the_rehearsal(toy_yaml: Path, tmp_path: Path) -> None:
+    """It begins when the run directory has been locked; nothing is left of a run that had not begun."""
+    process = start(toy_yaml, "train.updates=100000", "train.checkpoint_every=100000")
+    wait_until(lambda: (tmp_path / "run" / ".lock").exists())
+    process.terminate()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "mt: stopped" in errors
+
+
+def test_sigterm_while_averaging_and_the_same_command_after_it(toy_yaml: Path, tmp_path: Path) -> None:
+    """It follows the last validation."""
+    process = start(toy_yaml)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("update 12: valid loss"):
+            break
+    process.terminate()
+    errors = process.stderr.read()
+    assert process.wait(timeout=60) == 130
+    assert "mt: stopped" in errors
+    again = start(toy_yaml)
+    again.communicate(timeout=120)
+    assert again.returncode == 0
+    assert (tmp_path / "run" / "checkpoints" / AVERAGED / "MANIFEST.json").exists()
