@@ -87,7 +87,7 @@ def train(config: Config, console: Console, init_from: Path | None = None, dry_r
 
 
 def _train(config: Config, world: World, console: Console, init_from: Path | None, dry_run: bool) -> None:
-    if init_from is not None:
+    if init_from:
         config = settings_to_begin_with(config, init_from, console)
     if world.is_main:
         check_size(config)
@@ -329,9 +329,13 @@ def _average_last(learner: Learner, progress: Progress, prepared: Prepared, log:
     learner.model.load_state_dict(average_weights(last))
     result = _validate(learner, prepared)
     record = {**result.record(progress.update), "averaged": len(last)}
-    figures = {name: value for name, value in record.items() if name.startswith("valid_")}
-    state = {"update": progress.update, "averaged": len(last), "data": progress.data, "validation": figures}
-    state["alignment_layer"] = result.alignment_layer
+    state = {
+        "update": progress.update,
+        "averaged": len(last),
+        "data": progress.data,
+        "validation": {name: value for name, value in record.items() if name.startswith("valid_")},
+        "alignment_layer": result.alignment_layer,
+    }
     path, tokenizer = folder / "checkpoints" / AVERAGED, prepared.tokenizer.model_bytes
     save_checkpoint(path, config, tokenizer, learner.model.state_dict(), state)
     log.write(record)

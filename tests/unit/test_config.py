@@ -190,6 +190,7 @@ OTHERS: dict[str, str] = {
     "data.tokenizer": "a.model",
     "model.d_model": "256",
     "model.heads": "4",
+    "optim.schedule": "constant",
     "train.dir": "elsewhere",
     "train.best": "loss",
     "train.average": "4",
