@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mt.config import Input
+from mt.console import counted
 from mt.data.lines import refuse_giant
 from mt.data.pairs import BLOCK
 from mt.data.sources import name_of, read_pairs, source_files
@@ -153,7 +154,7 @@ def test_unequal_files_are_refused_with_both_counts_and_the_first_lonely_line(tm
     with pytest.raises(DataError) as error:
         pairs_of(Input(prefix=str(tmp_path / "a")))
     message = str(error.value)
-    assert f"a.en has {source_count:,} lines but {tmp_path}/a.de has {target_count:,}" in message
+    assert f"a.en has {counted(source_count, 'line')} but {tmp_path}/a.de has {target_count:,}" in message
     assert f"a.{longer}:{min(source_count, target_count) + 1} is the first line without a partner" in message
 
 
