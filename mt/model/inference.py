@@ -30,7 +30,8 @@ def inference_model(model: Transformer, precision: torch.dtype) -> Transformer:
 def _can_pack(precision: torch.dtype, device: torch.device) -> bool:
     """Whether torch has what PackedLinear needs; where it has not, each product lays its weight out again."""
     needed = ("_reorder_linear_weight", "_linear_pointwise")
-    if device.type != "cpu" or not all(hasattr(torch.ops.mkldnn, name) for name in needed):
+    is_there = torch.backends.mkldnn.is_available() and all(hasattr(torch.ops.mkldnn, name) for name in needed)  # type: ignore[no-untyped-call]
+    if device.type != "cpu" or not is_there:
         return False
     return precision == torch.float32 or (precision == torch.bfloat16 and onednn_takes_bfloat16())
 

@@ -159,7 +159,7 @@ class Transformer(nn.Module):
         return out
 
     def _embed_all(self, ids_BT: Tensor, layout: Layout) -> Tensor:
-        """The rows of x_ND that the real pieces of padded sentences begin as."""
+        """The embedded real pieces of padded sentences, x_ND."""
         ids_P = ids_BT.flatten()
         ids_N = ids_P if layout.places_N is None else ids_P[layout.places_N]
         return self.embed(ids_N, layout.positions(ids_N.device), layout.length)
