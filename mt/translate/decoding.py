@@ -17,6 +17,10 @@ from mt.model.transformer import Transformer
 
 NEVER = (PAD, BOS, UNK)  # pieces that no output contains
 
+# Attention adds up over padding too, and the order in which it does changes with the length: a sentence among longer
+# ones would score 1e-6 more or less. At multiples of 64 the order stays, at a cost of some 10% for short sentences.
+SCORED_MULTIPLE = 64
+
 
 class Decoding:
     """What a search steps through: each model's memory of the sources and its cache.
@@ -111,7 +115,7 @@ def forced_log_probabilities(
 
     Sources and targets in pieces, without EOS.
     """
-    source_BS, target_BT = (pad([[*ids, EOS] for ids in side]).numpy() for side in (sources, targets))
+    source_BS, target_BT = (pad_sources(side, SCORED_MULTIPLE).numpy() for side in (sources, targets))
     batch = make_batch(source_BS, target_BT, BOS, models[0].device)
     logps_N = [target_log_probabilities(model, batch, impossible=NEVER) for model in models]
     logp_N = mean_probability(logps_N).tolist()

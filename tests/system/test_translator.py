@@ -260,6 +260,15 @@ def test_scores_are_those_of_a_plain_forward_pass_and_ignore_padding(toy_run: Pa
         assert len(found.pieces) == len(found.log_probabilities)
 
 
+def test_the_score_of_a_given_translation_depends_on_no_neighbour(toy_run: Path, sources: list[str]) -> None:
+    translator = opened(toy_run)
+    targets = sources[::-1]
+    together = translator.score(sources, targets)
+    assert together == [
+        translator.score([source], [target])[0] for source, target in zip(sources, targets, strict=True)
+    ]
+
+
 def test_an_ensemble_of_one_model_twice_is_that_model(toy_run: Path, sources: list[str]) -> None:
     one = opened(toy_run).n_best(sources)
     two = Translator(toy_run, toy_run, device="cpu", decode={"max_extra": 8}).n_best(sources)
