@@ -3,8 +3,12 @@
 Processes of a world are forked, so that torch is imported once; each really trains, and can really be killed.
 """
 
+import bz2
+import gzip
+import lzma
 import os
 import pty
+import re
 import select
 import signal
 import socket
@@ -14,6 +18,8 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
+
+import pyarrow
 
 from mt.config import Config
 from mt.console import Console
@@ -144,8 +150,27 @@ def _free_port() -> int:
     return port
 
 
+def captured(pattern: str, text: str) -> str:
+    """What the first group of a pattern holds where it first occurs, as it must; "." stands for line feeds too."""
+    match = re.search(pattern, text, re.DOTALL)
+    assert match is not None, f"{pattern!r} is not in {text[:300]!r}"
+    return match[1]
+
+
 def children_of(parent: int) -> list[int]:
     return [int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+
+
+def compress_zst(data: bytes) -> bytes:
+    return bytes(pyarrow.Codec("zstd").compress(data, asbytes=True))
+
+
+COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
+    ".gz": gzip.compress,
+    ".xz": lzma.compress,
+    ".bz2": bz2.compress,
+    ".zst": compress_zst,
+}
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> Path:

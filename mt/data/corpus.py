@@ -5,10 +5,11 @@ Each side is two arrays: `ids` (uint16), all sentences one after another, each w
 """
 
 import io
+from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any, Self, SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
@@ -44,9 +45,12 @@ class Sentences:
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def __getitem__(self, row: int) -> Ids:
+    def __getitem__(self, row: SupportsIndex) -> Ids:
         start = self.offsets[:-1][row]
         return np.asarray(self.ids[start : start + self.lengths[row]])
+
+    def __iter__(self) -> Iterator[Ids]:
+        return (self[row] for row in range(len(self)))
 
     def take(self, rows: Integers) -> "Sentences":
         """The sentences of `rows`, in that order."""

@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,10 @@ from mt.checkpoint import load_checkpoint, stop_name
 from mt.config import Config
 from mt.train.saving import Background, CheckpointWriter
 from mt.train.stop import StopRequest
+
+
+def wait_for(event: threading.Event) -> None:
+    event.wait()
 
 
 def fail() -> None:
@@ -32,7 +37,7 @@ def test_what_goes_wrong_is_raised_once_to_whoever_asks_next() -> None:
 def test_a_check_tells_of_an_error_and_waits_for_nothing() -> None:
     background, may_end = Background(), threading.Event()
     background.check()
-    background.start(may_end.wait)
+    background.start(partial(wait_for, may_end))
     background.check()
     may_end.set()
     background.start(fail)

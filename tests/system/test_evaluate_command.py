@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers import mt as mt_process
@@ -25,7 +26,7 @@ ENGLISH = ["The dog barks loudly in the yard.", "The cat sleeps on the sofa.", "
 
 Done = subprocess.CompletedProcess[str]
 Mt = Callable[..., Done]
-Evaluate = Callable[..., dict]
+Evaluate = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def mt(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> M
         capsys.readouterr()
         with pytest.raises(SystemExit) as end:
             main()
-        return Done(arguments, int(end.value.code or 0), *capsys.readouterr())
+        return Done([*map(str, arguments)], int(end.value.code or 0), *capsys.readouterr())
 
     return run
 
@@ -46,18 +47,18 @@ def mt(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> M
 def evaluate(mt: Mt) -> Evaluate:
     """What `mt evaluate --json` prints."""
 
-    def run(*arguments: object) -> dict:
+    def run(*arguments: object) -> dict[str, Any]:
         return read_json(mt("evaluate", *arguments, "--json"))
 
     return run
 
 
-def read_json(done: Done) -> dict:
+def read_json(done: Done) -> dict[str, Any]:
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return dict(json.loads(done.stdout))
 
 
-def values(found: dict, system: int = 0) -> dict[str, float]:
+def values(found: dict[str, Any], system: int = 0) -> dict[str, float]:
     return {score["name"]: score["value"] for score in found["results"][system]["scores"]}
 
 
@@ -411,7 +412,7 @@ def assert_refused(done: Done, sentence: str) -> None:
 
 
 def test_mistakes_about_a_model_end_in_one_sentence_too(run: Path, files: Path, mt: Mt) -> None:
-    mistakes = {
+    mistakes: dict[str, list[object]] = {
         "translates en-de, not de-en": ["--langs", "de-en"],
         "ref has 3 lines but": ["--src", files / "ref", "--ref", files / "short"],
         "9 checkpoints to average, but it holds 2": ["--average", 9],

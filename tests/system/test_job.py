@@ -1,11 +1,9 @@
 """Laws of jobs: one line out for one in, whole or not at all, and after a kill the bytes of a run in one go."""
 
-import bz2
 import gzip
 import hashlib
 import io
 import json
-import lzma
 import math
 import multiprocessing
 import os
@@ -21,7 +19,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import children_of, fork, fork_world, mt, statuses
+from helpers import COMPRESSORS, children_of, fork, fork_world, mt, statuses
 
 from mt.console import Console
 from mt.data.lines import opened
@@ -130,12 +128,7 @@ def test_compressed_in_and_out_by_name(
     monkeypatch.setattr(job_module, "CHUNK_LINES", 3)
     path = tmp_path / f"in.txt{suffix}"
     data = source.read_bytes()
-    if suffix == ".zst":
-        import pyarrow
-
-        path.write_bytes(pyarrow.compress(data, codec="zstd", asbytes=True))
-    else:
-        path.write_bytes({"": bytes, ".gz": gzip.compress, ".xz": lzma.compress, ".bz2": bz2.compress}[suffix](data))
+    path.write_bytes(COMPRESSORS[suffix](data) if suffix else data)
     run(translator, path, output=tmp_path / f"out.txt{suffix}")
     with opened(tmp_path / f"out.txt{suffix}") as file:
         assert file.read().decode().split("\n") == [*translator(LINES), ""]

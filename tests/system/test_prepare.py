@@ -10,10 +10,11 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 import pyarrow
@@ -41,22 +42,22 @@ class Listener(Console):
     warn = say
 
 
-def config_for(folder: Path, text: Path, **data) -> Config:
+def config_for(folder: Path, text: Path, **data: Any) -> Config:
     names = {"train": str(text / "train"), "valid": str(text / "valid"), "test": str(text / "test")}
     return Config(data=DataConfig.model_validate({"dir": folder / "data", "vocab_size": 320, **names, **data}))
 
 
-def changed(config: Config, **data) -> Config:
+def changed(config: Config, **data: Any) -> Config:
     return config.model_copy(update={"data": config.data.model_copy(update=data)})
 
 
 @pytest.fixture
-def config(toy_text, tmp_path) -> Config:
+def config(toy_text: Path, tmp_path: Path) -> Config:
     return config_for(tmp_path, toy_text)
 
 
 @pytest.fixture
-def own_text(toy_text, tmp_path) -> Path:
+def own_text(toy_text: Path, tmp_path: Path) -> Path:
     """The toy text where a test may change it."""
     shutil.copytree(toy_text, tmp_path / "text")
     return tmp_path / "text"
@@ -84,20 +85,20 @@ def training_text(prepared: Prepared) -> list[tuple[str, str]]:
 # --- What comes out ----------------------------------------------------------------------------------------------
 
 
-def test_training_pairs_come_out_as_they_went_in(config, toy_text, quiet):
+def test_training_pairs_come_out_as_they_went_in(config: Config, toy_text: Path, quiet: Console) -> None:
     prepared = prepare(config, quiet)
     assert training_text(prepared) == list(zip(lines(toy_text / "train.en"), lines(toy_text / "train.de"), strict=True))
     assert all(ids[-1] == EOS for ids in prepared.train.source)
 
 
-def test_validation_and_test_text_is_kept_verbatim(config, toy_text, quiet):
+def test_validation_and_test_text_is_kept_verbatim(config: Config, toy_text: Path, quiet: Console) -> None:
     prepared = prepare(config, quiet)
     for split in ("valid", "test"):
         assert prepared.text(split) == (lines(toy_text / f"{split}.en"), lines(toy_text / f"{split}.de"))
     assert len(prepared.valid) == len(lines(toy_text / "valid.en"))
 
 
-def test_validation_and_test_pairs_are_never_dropped(own_text, tmp_path, quiet):
+def test_validation_and_test_pairs_are_never_dropped(own_text: Path, tmp_path: Path, quiet: Console) -> None:
     for split in ("valid", "test"):
         append(own_text / f"{split}.en", "\nsame\nsame\nbell\x07\nbroken\n" + "long " * 400 + "\n")
         append(own_text / f"{split}.de", b"leer\nsame\nsame\nGlocke\nkap\xf6tt\nlang\n")
@@ -112,7 +113,7 @@ def test_validation_and_test_pairs_are_never_dropped(own_text, tmp_path, quiet):
     assert len(prepared.valid) == len(prepared.text("valid")[0])
 
 
-def test_line_feeds_inside_fields_become_spaces(own_text, tmp_path, quiet):
+def test_line_feeds_inside_fields_become_spaces(own_text: Path, tmp_path: Path, quiet: Console) -> None:
     row = json.dumps({"en": "two\nlines", "de": "zwei\r\nZeilen"})
     (own_text / "valid.jsonl").write_text(row + "\n")
     prepared = prepare(config_for(tmp_path, own_text, valid=str(own_text / "valid.jsonl")), quiet)
@@ -120,17 +121,17 @@ def test_line_feeds_inside_fields_become_spaces(own_text, tmp_path, quiet):
     assert prepared.manifest["sources"]["valid"][0]["line_feeds"] == 2
 
 
-def test_a_config_without_test_pairs_has_none(config, quiet):
+def test_a_config_without_test_pairs_has_none(config: Config, quiet: Console) -> None:
     assert prepare(changed(config, test=()), quiet).text("test") == ([], [])
 
 
-def test_the_other_direction_swaps_the_sides(config, quiet):
+def test_the_other_direction_swaps_the_sides(config: Config, quiet: Console) -> None:
     forth = training_text(prepare(config, quiet))
     back = training_text(prepare(changed(config, src="de", tgt="en"), quiet))
     assert back == [(target, source) for source, target in forth]
 
 
-def test_several_sources_follow_one_another(own_text, tmp_path, quiet):
+def test_several_sources_follow_one_another(own_text: Path, tmp_path: Path, quiet: Console) -> None:
     (own_text / "more.tsv").write_text("a man walks\tein Mann geht\n", "utf-8")
     config = config_for(tmp_path, own_text, train=[str(own_text / "train"), str(own_text / "more.tsv")])
     prepared = prepare(config, quiet)
@@ -139,7 +140,9 @@ def test_several_sources_follow_one_another(own_text, tmp_path, quiet):
 
 
 @pytest.mark.parametrize(("weight", "low", "high"), [(1, 100, 100), (3, 300, 300), (0.5, 30, 70), (2.5, 230, 270)])
-def test_a_source_counts_as_often_as_its_weight_says(config, toy_text, quiet, weight, low, high):
+def test_a_source_counts_as_often_as_its_weight_says(
+    config: Config, toy_text: Path, quiet: Console, weight: float, low: int, high: int
+) -> None:
     weighted = changed(config, train=(Input(prefix=str(toy_text / "train"), weight=weight),))
     pairs = training_text(prepare(weighted, quiet))
     assert low <= len(pairs) <= high
@@ -147,7 +150,7 @@ def test_a_source_counts_as_often_as_its_weight_says(config, toy_text, quiet, we
     assert set(times) <= {int(weight), int(np.ceil(weight))}
 
 
-def test_every_layout_in_one_config(tmp_path, toy_text, quiet):
+def test_every_layout_in_one_config(tmp_path: Path, toy_text: Path, quiet: Console) -> None:
     """Eight pairs in eight layouts, each with something that makes careless readers slip."""
     english = [f"number {number} {strange}" for number, strange in enumerate(STRANGE)]
     german = [f"Nummer {number} {strange}" for number, strange in enumerate(STRANGE)]
@@ -180,7 +183,9 @@ def test_every_layout_in_one_config(tmp_path, toy_text, quiet):
 STRANGE = ["emoji 👩‍👩‍👧", "e\u0301 and é", "U+2028 \u2028 inside", 'a "quote"', "tab\tinside", "\u2581", "ﬁ ½"]
 
 
-def test_the_origin_of_every_pair_leads_back_to_its_text(toy_text, tmp_path, quiet, monkeypatch):
+def test_the_origin_of_every_pair_leads_back_to_its_text(
+    toy_text: Path, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Through chunks, drops of each kind, duplicates within and across sources, weights and layouts."""
     for module in ("pairs", "build"):
         monkeypatch.setattr(f"mt.data.{module}.BLOCK", 7)
@@ -203,8 +208,13 @@ def test_the_origin_of_every_pair_leads_back_to_its_text(toy_text, tmp_path, qui
     ]
     prepared = prepare(config_for(tmp_path, toy_text, train=train, clean=CleanConfig(max_pieces=60)), quiet)
 
-    named = {"text": text, "table.tsv": table, "rows.jsonl": pairs[30:50], "set train": pairs[30:]}
-    places = {f"{tmp_path}/{name}:{line}": pair for name, of in named.items() for line, pair in enumerate(of, 1)}
+    named: dict[str, Sequence[tuple[str, ...]]] = {
+        "text": text,
+        "table.tsv": table,
+        "rows.jsonl": pairs[30:50],
+        "set train": pairs[30:],
+    }
+    places = {f"{tmp_path}/{name}:{line}": pair for name, rows in named.items() for line, pair in enumerate(rows, 1)}
     origins = prepared.origin(range(len(prepared.train)))
     assert [places[origin] for origin in origins] == training_text(prepared)
     assert {origin.split(":")[0] for origin in origins} == {f"{tmp_path}/{name}" for name in named}
@@ -242,13 +252,13 @@ MESSY_GERMAN = [
 
 
 @pytest.fixture
-def messy_text(own_text) -> Path:
+def messy_text(own_text: Path) -> Path:
     append(own_text / "train.en", b"".join(line + b"\r\n" for line in MESSY_ENGLISH))
     append(own_text / "train.de", b"".join(line + b"\n" for line in MESSY_GERMAN))
     return own_text
 
 
-def test_every_pair_is_kept_or_dropped_for_one_counted_reason(messy_text, tmp_path):
+def test_every_pair_is_kept_or_dropped_for_one_counted_reason(messy_text: Path, tmp_path: Path) -> None:
     console = Listener()
     prepared = prepare(config_for(tmp_path, messy_text, clean=CleanConfig(max_pieces=60, max_ratio=4)), console)
     reasons = ("empty side", "source equals target", "duplicate", "control character", "invalid UTF-8")
@@ -258,7 +268,7 @@ def test_every_pair_is_kept_or_dropped_for_one_counted_reason(messy_text, tmp_pa
     assert any(text.startswith("102 of 109 training pairs kept; dropped 1 control character") for text in console.heard)
 
 
-def test_dropped_pairs_can_be_read_with_their_place(messy_text, tmp_path, quiet):
+def test_dropped_pairs_can_be_read_with_their_place(messy_text: Path, tmp_path: Path, quiet: Console) -> None:
     prepare(config_for(tmp_path, messy_text, clean=CleanConfig(max_pieces=60, max_ratio=4)), quiet)
     rows = [line.split("\t") for line in lines(tmp_path / "data" / "dropped.tsv")]
     assert ["empty side", f"{messy_text}/train:102", "", "leer"] in rows
@@ -266,7 +276,7 @@ def test_dropped_pairs_can_be_read_with_their_place(messy_text, tmp_path, quiet)
     assert [row[1].split(":")[-1] for row in rows if row[0] == "length ratio"] == ["108"]
 
 
-def test_a_rule_that_is_off_drops_nothing(messy_text, tmp_path, quiet):
+def test_a_rule_that_is_off_drops_nothing(messy_text: Path, tmp_path: Path, quiet: Console) -> None:
     rules = CleanConfig(
         empty=False, invalid_utf8=False, control=False, copies=False, duplicates=False, max_pieces=2000, max_ratio=0
     )
@@ -275,7 +285,7 @@ def test_a_rule_that_is_off_drops_nothing(messy_text, tmp_path, quiet):
     assert ("caf\ufffd", "Kaffee") in training_text(prepared)
 
 
-def test_many_drops_for_one_reason_are_a_warning_with_examples_and_advice(own_text, tmp_path):
+def test_many_drops_for_one_reason_are_a_warning_with_examples_and_advice(own_text: Path, tmp_path: Path) -> None:
     for language in ("en", "de"):
         append(
             own_text / f"train.{language}", "".join(f"Stra\xdfe {n} {language}\n" for n in range(20)).encode("latin-1")
@@ -293,7 +303,7 @@ def test_many_drops_for_one_reason_are_a_warning_with_examples_and_advice(own_te
     assert examples == [rf"  {own_text}/train:{101 + n}  Stra\udcdfe {n} en | Stra\udcdfe {n} de" for n in range(3)]
 
 
-def test_repairs_of_training_text_are_counted_and_said(messy_text, tmp_path):
+def test_repairs_of_training_text_are_counted_and_said(messy_text: Path, tmp_path: Path) -> None:
     console = Listener()
     prepared = prepare(config_for(tmp_path, messy_text, clean=CleanConfig(invalid_utf8=False)), console)
     assert ("caf\ufffd", "Kaffee") in training_text(prepared)
@@ -301,7 +311,9 @@ def test_repairs_of_training_text_are_counted_and_said(messy_text, tmp_path):
     assert f"{messy_text}/train: 1 line not in UTF-8; U+FFFD stands for what could not be read" in console.heard
 
 
-def test_a_giant_line_is_dropped_from_training_and_refused_elsewhere(own_text, tmp_path, quiet):
+def test_a_giant_line_is_dropped_from_training_and_refused_elsewhere(
+    own_text: Path, tmp_path: Path, quiet: Console
+) -> None:
     """Before it is encoded, which takes 50 bytes of memory for each of its."""
     append(own_text / "train.en", "A house. " * 120_000 + "\n")
     append(own_text / "train.de", "Ein Haus.\n")
@@ -315,21 +327,27 @@ def test_a_giant_line_is_dropped_from_training_and_refused_elsewhere(own_text, t
 
 
 @pytest.mark.parametrize("weight", [1e9, 1e300])
-def test_a_weight_that_nobody_can_pay_is_refused_with_its_cost(config, toy_text, quiet, weight):
+def test_a_weight_that_nobody_can_pay_is_refused_with_its_cost(
+    config: Config, toy_text: Path, quiet: Console, weight: float
+) -> None:
     weighted = changed(config, train=(Input(prefix=str(toy_text / "train"), weight=weight),))
     with pytest.raises(DataError, match=r"weight 1e\+\d+ makes 100,\S+ training pairs, .* GB on disk .* GB of memory"):
         prepare(weighted, quiet)
     assert not config.data.dir.exists()
 
 
-def test_a_large_weight_is_written_in_slices(config, own_text, quiet, monkeypatch):
+def test_a_large_weight_is_written_in_slices(
+    config: Config, own_text: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("mt.data.build.BLOCK", 7)
     weighted = changed(config, train=(Input(prefix=str(own_text / "valid"), weight=20),), vocab_size=300)
     pairs = list(zip(lines(own_text / "valid.en"), lines(own_text / "valid.de"), strict=True))
     assert training_text(prepare(weighted, quiet)) == [pair for pair in pairs for _ in range(20)]
 
 
-def test_no_pair_left_is_an_error_that_says_why_and_leaves_nothing(own_text, tmp_path, quiet):
+def test_no_pair_left_is_an_error_that_says_why_and_leaves_nothing(
+    own_text: Path, tmp_path: Path, quiet: Console
+) -> None:
     config = config_for(tmp_path, own_text, train=str(own_text / "valid"), clean=CleanConfig(max_pieces=1))
     with pytest.raises(DataError, match="no training pair is left: 10 too long"):
         prepare(config, quiet)
@@ -340,14 +358,14 @@ def test_no_pair_left_is_an_error_that_says_why_and_leaves_nothing(own_text, tmp
     assert sorted(path.name for path in tmp_path.iterdir()) == [".data.lock", "text"]
 
 
-def test_empty_validation_text_is_an_error(own_text, tmp_path, quiet):
+def test_empty_validation_text_is_an_error(own_text: Path, tmp_path: Path, quiet: Console) -> None:
     for name in ("valid.en", "valid.de"):
         (own_text / name).write_bytes(b"")
     with pytest.raises(DataError, match=r"valid: no pairs; data\.valid names it"):
         prepare(config_for(tmp_path, own_text), quiet)
 
 
-def test_blank_validation_text_is_said(own_text, tmp_path):
+def test_blank_validation_text_is_said(own_text: Path, tmp_path: Path) -> None:
     append(own_text / "valid.en", "\n \nx\n")
     append(own_text / "valid.de", "a\nb\n\t\n")
     console = Listener()
@@ -359,7 +377,7 @@ def test_blank_validation_text_is_said(own_text, tmp_path):
         prepare(config_for(tmp_path, own_text), console)
 
 
-def test_a_sentence_longer_than_a_batch_is_named(own_text, tmp_path, quiet):
+def test_a_sentence_longer_than_a_batch_is_named(own_text: Path, tmp_path: Path, quiet: Console) -> None:
     append(own_text / "valid.en", "long " * 300 + "\n")
     append(own_text / "valid.de", "lang\n")
     config = config_for(tmp_path, own_text)
@@ -371,7 +389,7 @@ def test_a_sentence_longer_than_a_batch_is_named(own_text, tmp_path, quiet):
 # --- Done already, or not any more -------------------------------------------------------------------------------
 
 
-def test_what_is_prepared_is_not_prepared_again(config):
+def test_what_is_prepared_is_not_prepared_again(config: Config) -> None:
     prepare(config, Console(quiet=True))
     before = {path: path.stat().st_mtime_ns for path in config.data.dir.rglob("*")}
     console = Listener()
@@ -388,14 +406,16 @@ def test_what_is_prepared_is_not_prepared_again(config):
         ({"test": ()}, "data.test"),
     ],
 )
-def test_a_changed_setting_is_named_and_prepared_anew(config, quiet, change, said):
+def test_a_changed_setting_is_named_and_prepared_anew(
+    config: Config, quiet: Console, change: dict[str, Any], said: str
+) -> None:
     prepare(config, quiet)
     console = Listener()
     prepare(changed(config, **change), console)
     assert console.heard[0] == f"{config.data.dir}: preparing again, changed: {said}"
 
 
-def test_data_of_another_version_are_prepared_anew(config, quiet):
+def test_data_of_another_version_are_prepared_anew(config: Config, quiet: Console) -> None:
     before = prepare(config, quiet).fingerprint
     manifest = config.data.dir / "manifest.json"
     manifest.write_text(manifest.read_text("utf-8").replace('"format": 2', '"format": 1'), "utf-8")
@@ -407,7 +427,7 @@ def test_data_of_another_version_are_prepared_anew(config, quiet):
     assert console.heard[0] == f"{config.data.dir}: preparing again, another version of mt did it"
 
 
-def test_a_changed_source_is_named_and_prepared_anew(own_text, tmp_path, quiet):
+def test_a_changed_source_is_named_and_prepared_anew(own_text: Path, tmp_path: Path, quiet: Console) -> None:
     config = config_for(tmp_path, own_text)
     before = prepare(config, quiet).fingerprint
     for language in ("en", "de"):
@@ -417,7 +437,7 @@ def test_a_changed_source_is_named_and_prepared_anew(own_text, tmp_path, quiet):
     assert console.heard[0] == f"{config.data.dir}: preparing again, changed: data.train: the text of {own_text}/train"
 
 
-def test_a_source_only_touched_is_no_change(own_text, tmp_path, quiet):
+def test_a_source_only_touched_is_no_change(own_text: Path, tmp_path: Path, quiet: Console) -> None:
     config = config_for(tmp_path, own_text)
     prepare(config, quiet)
     os.utime(own_text / "train.en")
@@ -426,7 +446,7 @@ def test_a_source_only_touched_is_no_change(own_text, tmp_path, quiet):
     assert console.heard == [f"{config.data.dir}: already prepared"]
 
 
-def test_prepared_data_do_without_their_sources(own_text, tmp_path, quiet):
+def test_prepared_data_do_without_their_sources(own_text: Path, tmp_path: Path, quiet: Console) -> None:
     config = config_for(tmp_path, own_text)
     prepare(config, quiet)
     shutil.rmtree(own_text)
@@ -436,7 +456,9 @@ def test_prepared_data_do_without_their_sources(own_text, tmp_path, quiet):
     assert "as it was prepared" in console.heard[0]
 
 
-def test_a_given_tokenizer_is_used_and_another_one_noticed(config, own_text, tmp_path, quiet):
+def test_a_given_tokenizer_is_used_and_another_one_noticed(
+    config: Config, own_text: Path, tmp_path: Path, quiet: Console
+) -> None:
     first = prepare(config, quiet)
     given = tmp_path / "given.model"
     given.write_bytes(first.tokenizer.model_bytes)
@@ -454,7 +476,7 @@ def test_a_given_tokenizer_is_used_and_another_one_noticed(config, own_text, tmp
     assert prepare(other, quiet).tokenizer.fingerprint == smaller.tokenizer.fingerprint
 
 
-def test_the_same_tokenizer_from_elsewhere_changes_nothing(config, tmp_path, quiet):
+def test_the_same_tokenizer_from_elsewhere_changes_nothing(config: Config, tmp_path: Path, quiet: Console) -> None:
     """So --init-from may name the tokenizer of the run it begins with, on the same data or new ones."""
     given = tmp_path / "given.model"
     given.write_bytes(prepare(config, quiet).tokenizer.model_bytes)
@@ -463,7 +485,7 @@ def test_the_same_tokenizer_from_elsewhere_changes_nothing(config, tmp_path, qui
     assert console.heard == [f"{config.data.dir}: already prepared"]
 
 
-def test_what_would_change_is_told_without_doing_it(own_text, tmp_path, quiet):
+def test_what_would_change_is_told_without_doing_it(own_text: Path, tmp_path: Path, quiet: Console) -> None:
     config = config_for(tmp_path, own_text)
     assert (why_prepare(config), what_changed(config)) == ("preparing", [])
     assert not config.data.dir.exists()
@@ -478,14 +500,14 @@ def test_what_would_change_is_told_without_doing_it(own_text, tmp_path, quiet):
     assert contents(tmp_path) == before
 
 
-def test_a_given_tokenizer_that_is_not_there_is_said(config, quiet):
+def test_a_given_tokenizer_that_is_not_there_is_said(config: Config, quiet: Console) -> None:
     with pytest.raises(DataError, match=r"none\.model: cannot be read"):
         prepare(changed(config, tokenizer="none.model"), quiet)
     with pytest.raises(DataError, match=r"data\.tokenizer .*test_prepare\.py: .* not a sentencepiece model"):
         prepare(changed(config, tokenizer=__file__), quiet)
 
 
-def test_a_failed_attempt_leaves_the_old_data_in_place(own_text, tmp_path, quiet):
+def test_a_failed_attempt_leaves_the_old_data_in_place(own_text: Path, tmp_path: Path, quiet: Console) -> None:
     config = config_for(tmp_path, own_text)
     prepare(config, quiet)
     before = contents(config.data.dir)
@@ -495,7 +517,7 @@ def test_a_failed_attempt_leaves_the_old_data_in_place(own_text, tmp_path, quiet
     assert contents(config.data.dir) == before
 
 
-def test_a_source_that_changes_while_it_is_read_is_refused(own_text, tmp_path):
+def test_a_source_that_changes_while_it_is_read_is_refused(own_text: Path, tmp_path: Path) -> None:
     class Meddler(Listener):
         @contextmanager
         def track(self, description: str, total: int | None = None, unit: str = "lines") -> Iterator[Advance]:
@@ -511,7 +533,7 @@ def test_a_source_that_changes_while_it_is_read_is_refused(own_text, tmp_path):
 # --- The folder --------------------------------------------------------------------------------------------------
 
 
-def test_the_manifest_accounts_for_sources_settings_and_files(config, toy_text, quiet):
+def test_the_manifest_accounts_for_sources_settings_and_files(config: Config, toy_text: Path, quiet: Console) -> None:
     manifest = prepare(config, quiet).manifest
     assert manifest == json.loads((config.data.dir / "manifest.json").read_text("utf-8"))
     source = manifest["sources"]["train"][0]
@@ -523,13 +545,13 @@ def test_the_manifest_accounts_for_sources_settings_and_files(config, toy_text, 
     assert set(manifest["files"]) == set(contents(config.data.dir)) - {"manifest.json", "manifest.sha256"}
 
 
-def test_the_fingerprint_stands_for_what_training_sees(config, tmp_path, quiet):
+def test_the_fingerprint_stands_for_what_training_sees(config: Config, tmp_path: Path, quiet: Console) -> None:
     first = prepare(config, quiet).fingerprint
     assert prepare(changed(config, dir=tmp_path / "elsewhere"), quiet).fingerprint == first
     assert prepare(changed(config, dir=tmp_path / "third", vocab_size=330), quiet).fingerprint != first
 
 
-def test_a_folder_that_holds_other_things_is_left_alone(config, quiet):
+def test_a_folder_that_holds_other_things_is_left_alone(config: Config, quiet: Console) -> None:
     config.data.dir.mkdir()
     thesis = config.data.dir / "thesis.tex"
     thesis.write_text("precious")
@@ -539,12 +561,12 @@ def test_a_folder_that_holds_other_things_is_left_alone(config, quiet):
     assert thesis.read_text() == "precious"
 
 
-def test_an_empty_folder_is_taken(config, quiet):
+def test_an_empty_folder_is_taken(config: Config, quiet: Console) -> None:
     config.data.dir.mkdir()
     assert len(prepare(config, quiet).train) == 100
 
 
-def test_a_link_to_another_place_stays_a_link(config, tmp_path, quiet):
+def test_a_link_to_another_place_stays_a_link(config: Config, tmp_path: Path, quiet: Console) -> None:
     (tmp_path / "far").mkdir()
     config.data.dir.symlink_to(tmp_path / "far")
     prepare(config, quiet)
@@ -552,13 +574,13 @@ def test_a_link_to_another_place_stays_a_link(config, tmp_path, quiet):
     assert (tmp_path / "far" / "manifest.json").exists()
 
 
-def test_nothing_prepared_is_said(tmp_path):
+def test_nothing_prepared_is_said(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds no prepared data; run mt prepare"):
         open_prepared(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["train/source.ids.npy", "tokenizer.model", "valid/target.txt"])
-def test_a_file_cut_short_is_named(config, quiet, name):
+def test_a_file_cut_short_is_named(config: Config, quiet: Console, name: str) -> None:
     prepare(config, quiet)
     path = config.data.dir / name
     path.write_bytes(path.read_bytes()[:-1])
@@ -566,7 +588,7 @@ def test_a_file_cut_short_is_named(config, quiet, name):
         open_prepared(config.data.dir)
 
 
-def test_a_flipped_bit_anywhere_is_found_and_named(config, quiet):
+def test_a_flipped_bit_anywhere_is_found_and_named(config: Config, quiet: Console) -> None:
     prepare(config, quiet).verify()
     random = Random(1)
     files = [path for path in sorted(config.data.dir.rglob("*")) if path.is_file()]
@@ -587,7 +609,7 @@ def flipped(data: bytes, position: int, mask: int) -> bytes:
     return data[:position] + bytes([data[position] ^ mask]) + data[position + 1 :]
 
 
-def test_damaged_offsets_are_named_and_not_taken_for_long_sentences(config, quiet):
+def test_damaged_offsets_are_named_and_not_taken_for_long_sentences(config: Config, quiet: Console) -> None:
     prepare(config, quiet)
     path = config.data.dir / "train" / "target.offsets.npy"
     data = path.read_bytes()
@@ -596,7 +618,7 @@ def test_damaged_offsets_are_named_and_not_taken_for_long_sentences(config, quie
         prepare(config, quiet)
 
 
-def test_preparing_what_is_prepared_says_that_it_is_damaged(config, quiet):
+def test_preparing_what_is_prepared_says_that_it_is_damaged(config: Config, quiet: Console) -> None:
     prepare(config, quiet)
     path = config.data.dir / "train" / "source.ids.npy"
     path.write_bytes(flipped(path.read_bytes(), 200, 1))
@@ -607,7 +629,7 @@ def test_preparing_what_is_prepared_says_that_it_is_damaged(config, quiet):
     assert f"{path} is damaged" in done.stderr
 
 
-def test_damaged_text_is_found_when_it_is_read(config, quiet):
+def test_damaged_text_is_found_when_it_is_read(config: Config, quiet: Console) -> None:
     prepare(config, quiet)
     path = config.data.dir / "test" / "target.txt"
     path.write_bytes(flipped(path.read_bytes(), 3, 1))
@@ -617,7 +639,7 @@ def test_damaged_text_is_found_when_it_is_read(config, quiet):
         prepared.text("test")
 
 
-def test_data_prepared_without_a_hash_of_the_manifest_stay_readable(config, quiet):
+def test_data_prepared_without_a_hash_of_the_manifest_stay_readable(config: Config, quiet: Console) -> None:
     before = prepare(config, quiet).fingerprint
     (config.data.dir / "manifest.sha256").unlink()
     prepared = prepare(config, quiet)
@@ -629,21 +651,21 @@ def test_data_prepared_without_a_hash_of_the_manifest_stay_readable(config, quie
         open_prepared(config.data.dir)
 
 
-def test_a_broken_manifest_is_named(config, quiet):
+def test_a_broken_manifest_is_named(config: Config, quiet: Console) -> None:
     prepare(config, quiet)
     (config.data.dir / "manifest.json").write_text("{")
     with pytest.raises(DataError, match=r"manifest\.json cannot be read"):
         open_prepared(config.data.dir)
 
 
-def test_a_place_that_cannot_be_written_is_one_sentence(config, tmp_path, quiet):
+def test_a_place_that_cannot_be_written_is_one_sentence(config: Config, tmp_path: Path, quiet: Console) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(WriteError, match="cannot be written: Not a directory"):
         prepare(changed(config, dir=tmp_path / "file" / "deep" / "data"), quiet)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write anywhere")
-def test_a_read_only_place_is_one_sentence(config, tmp_path, quiet):
+def test_a_read_only_place_is_one_sentence(config: Config, tmp_path: Path, quiet: Console) -> None:
     (tmp_path / "locked").mkdir(mode=0o555)
     with pytest.raises(WriteError, match="cannot be written: Permission denied"):
         prepare(changed(config, dir=tmp_path / "locked" / "data"), quiet)
@@ -690,7 +712,7 @@ def command(config: Config, victim: str = "", calls: int = 0) -> list[str]:
     return [sys.executable, "-c", RUN, str(path), victim, str(calls)]
 
 
-def run(arguments: list[str], **options) -> subprocess.CompletedProcess[str]:
+def run(arguments: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(arguments, capture_output=True, text=True, check=False, **options)
 
 
@@ -698,7 +720,9 @@ def run(arguments: list[str], **options) -> subprocess.CompletedProcess[str]:
     ("victim", "calls"),
     [("track", 1), ("track", 2), ("track", 3), ("fsync", 1), ("fsync", 12), ("rename", 1), ("rename", 2)],
 )
-def test_killed_at_any_stage_and_run_again_gives_the_same_bytes(config, tmp_path, quiet, victim, calls):
+def test_killed_at_any_stage_and_run_again_gives_the_same_bytes(
+    config: Config, tmp_path: Path, quiet: Console, victim: str, calls: int
+) -> None:
     prepare(changed(config, dir=tmp_path / "undisturbed"), quiet)
     old = prepare(changed(config, vocab_size=300), quiet).fingerprint  # what the killed run was to replace
     killed = run(command(config, victim, calls))
@@ -717,7 +741,7 @@ def test_killed_at_any_stage_and_run_again_gives_the_same_bytes(config, tmp_path
     }
 
 
-def test_data_in_use_are_not_replaced(config, tmp_path, quiet):
+def test_data_in_use_are_not_replaced(config: Config, tmp_path: Path, quiet: Console) -> None:
     reader = prepare(config, quiet)
     before = contents(config.data.dir)
     other = run(command(changed(config, vocab_size=300)))
@@ -732,7 +756,7 @@ def test_data_in_use_are_not_replaced(config, tmp_path, quiet):
     assert run(command(changed(config, vocab_size=300))).returncode == 0
 
 
-def test_data_being_replaced_cannot_be_opened(config, quiet):
+def test_data_being_replaced_cannot_be_opened(config: Config, quiet: Console) -> None:
     prepare(config, quiet)
 
     class Reader(Listener):
@@ -748,7 +772,7 @@ def test_data_being_replaced_cannot_be_opened(config, quiet):
     assert any("encoding" in text for text in console.heard)
 
 
-def test_two_runs_at_once_share_the_work(config, tmp_path):
+def test_two_runs_at_once_share_the_work(config: Config, tmp_path: Path) -> None:
     processes = [subprocess.Popen(command(config), stderr=subprocess.PIPE, text=True) for _ in range(3)]
     errors = [process.communicate()[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0, 0], errors
@@ -756,7 +780,7 @@ def test_two_runs_at_once_share_the_work(config, tmp_path):
     assert len(open_prepared(config.data.dir).train) == 100
 
 
-def test_a_full_disk_is_one_sentence_and_leaves_nothing(config, tmp_path):
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(config: Config, tmp_path: Path) -> None:
     def small_files_only() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, 4_000))
 
@@ -766,12 +790,13 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(config, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == [".data.lock", "data.yaml"]
 
 
-def test_interrupting_leaves_nothing(config, tmp_path):
+def test_interrupting_leaves_nothing(config: Config, tmp_path: Path) -> None:
     class Impatient(Listener):
         @contextmanager
         def track(self, description: str, total: int | None = None, unit: str = "lines") -> Iterator[Advance]:
-            raise KeyboardInterrupt
-            yield  # pragma: no cover
+            os.kill(os.getpid(), signal.SIGINT)  # as Ctrl-C does
+            with super().track(description, total, unit) as advance:
+                yield advance
 
     with pytest.raises(KeyboardInterrupt):
         prepare(config, Impatient())
@@ -782,7 +807,7 @@ def test_interrupting_leaves_nothing(config, tmp_path):
 
 
 @pytest.mark.real_text
-def test_real_text_comes_out_as_it_went_in(tmp_path, quiet, real_text):
+def test_real_text_comes_out_as_it_went_in(tmp_path: Path, quiet: Console, real_text: Path) -> None:
     text = real_text / "chat"
     names = {"train": str(text / "train"), "valid": str(text / "valid")}
     config = Config(data=DataConfig.model_validate({"dir": tmp_path / "data", "vocab_size": 4000, **names}))

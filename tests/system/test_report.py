@@ -8,9 +8,11 @@ import shutil
 from dataclasses import asdict
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 from browser import assert_readable, in_browser
+from helpers import captured
 
 from mt.config import Config, dump_config
 from mt.errors import DataError
@@ -33,7 +35,7 @@ def report(folder: Path) -> str:
     return report_page(read_run(folder))
 
 
-def training_line(update: int, choice: random.Random) -> dict:
+def training_line(update: int, choice: random.Random) -> dict[str, Any]:
     rate = 256**-0.5 * min(update**-0.5, update * 100**-1.5)
     return {
         "update": update,
@@ -46,7 +48,7 @@ def training_line(update: int, choice: random.Random) -> dict:
     }
 
 
-def validation_line(update: int, choice: random.Random) -> dict:
+def validation_line(update: int, choice: random.Random) -> dict[str, Any]:
     loss, words = 1.8 + 5 * math.exp(-update / 100), [word for _, reference in SENTENCES for word in reference.split()]
     samples = [
         {
@@ -67,7 +69,7 @@ def validation_line(update: int, choice: random.Random) -> dict:
     }
 
 
-def write_json_lines(path: Path, records: list[dict]) -> None:
+def write_json_lines(path: Path, records: list[dict[str, Any]]) -> None:
     path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
 
 
@@ -129,7 +131,7 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
         self.attributes += [(name, value or "") for name, value in attrs]
-        if tag not in self.VOID and not self.get_starttag_text().endswith("/>"):
+        if tag not in self.VOID and not (self.get_starttag_text() or "").endswith("/>"):
             self.open.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -188,7 +190,7 @@ def test_the_headline_gives_the_best_and_the_average_and_says_which_is_taken(toy
     for removed in ("nothing", "averaged"):
         shutil.rmtree(folder / "checkpoints" / removed, ignore_errors=True)
         taken = find_checkpoint(folder).name
-        headline = re.search(r'<dl class="facts">.*?</dl>', report(folder), re.S)[0]
+        headline = captured(r'(<dl class="facts">.*?</dl>)', report(folder))
         assert re.findall(r"<dt>validation BLEU, (.*?) \(what --ckpt RUN takes\)</dt>", headline) == [words[taken]]
         assert re.findall(r"<dd>(.*?)</dd>", headline)[0] == f"{bleu[taken]:.2f}"
         assert headline.count("validation BLEU, ") == 2
@@ -204,7 +206,7 @@ def test_hostile_text_stays_text(run: Path) -> None:
 
 def test_names_from_outside_do_not_turn_the_text_after_them(run: Path) -> None:
     curves, scores_section = (
-        re.search(rf'<section id="{name}">.*?</section>', report(run), re.S)[0] for name in ("curves", "scores")
+        captured(rf'(<section id="{name}">.*?</section>)', report(run)) for name in ("curves", "scores")
     )
     for text in (curves, scores_section):
         assert "\u202e" in text

@@ -37,7 +37,11 @@ def newest(run: Path) -> dict[str, torch.Tensor]:
     return load_checkpoint(resumable_checkpoints(run)[0]).weights
 
 
-OPTIONS = {"ema": {"ema": 0.9}, "bpe_dropout": {"bpe_dropout": 0.2}, "recompute": {"recompute": True}}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "ema": {"ema": 0.9},
+    "bpe_dropout": {"bpe_dropout": 0.2},
+    "recompute": {"recompute": True},
+}
 
 
 @pytest.mark.parametrize("option", OPTIONS)

@@ -100,7 +100,7 @@ def plain_losses(learner: Learner, passes: Callable[[int, Rows], Iterator[Corpus
             loss = F.cross_entropy(
                 logits_BTV.flatten(0, 1), target_BT.flatten(), ignore_index=PAD, label_smoothing=0.1, reduction="sum"
             )
-            (loss / tokens).backward()
+            torch.autograd.backward(loss / tokens)
             total += loss.item() / tokens
         adam.param_groups[0]["lr"] = learning_rate(update, config.model.d_model, config.optim.warmup)
         adam.step()
@@ -137,7 +137,7 @@ def plain_logits(
         return F.linear(x, weights[f"{name}.weight"][outputs], weights[f"{name}.bias"][outputs])
 
     def attend(q_BTD: Tensor, k_BSD: Tensor, v_BSD: Tensor, mask: Tensor | None, causal: bool = False) -> Tensor:
-        q, k, v = (x.unflatten(-1, (config.heads, -1)).transpose(1, 2) for x in (q_BTD, k_BSD, v_BSD))
+        q, k, v = (torch.unflatten(x, -1, (config.heads, -1)).transpose(1, 2) for x in (q_BTD, k_BSD, v_BSD))
         return F.scaled_dot_product_attention(q, k, v, mask, is_causal=causal).transpose(1, 2).flatten(2)
 
     def self_attention(x: Tensor, name: str, mask: Tensor | None, causal: bool = False) -> Tensor:
@@ -203,13 +203,13 @@ def test_bfloat16_follows_float32() -> None:
     assert rough == pytest.approx(exact, rel=1e-3)
 
 
-class AskedValues(TorchDispatchMode):
+class AskedValues(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes each operation whose result, or its shape, depends on values: a GPU would be waited for."""
 
     ASKING = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "unique")
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.found: list[str] = []
 
     def __torch_dispatch__(self, operation: Any, types: Any, inputs: Any = (), options: Any = None) -> Any:

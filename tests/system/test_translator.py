@@ -62,7 +62,8 @@ def test_lines_come_from_any_iterable_and_what_is_none_is_refused_in_a_sentence(
     translator = opened(toy_run, beam=1)
     lines = ["a dog runs here .", "a man"]
     assert translator(line for line in lines) == translator(tuple(lines)) == translator(lines)
-    assert translator.n_best([]) == translator.score([], []) == []
+    assert translator.n_best([]) == []
+    assert translator.score([], []) == []
     with pytest.raises(UsageError, match=r"list of lines.*this is one string"):
         translator("a dog runs here .")
     with pytest.raises(UsageError, match="line 2: is no string but NoneType"):

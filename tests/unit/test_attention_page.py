@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 import torch
 from browser import assert_readable, contrast, in_browser
+from helpers import captured
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mt.console import Console
 from mt.data.tokenizer import BOS, EOS
 from mt.errors import UsageError
-from mt.model.attention import join_heads, split_heads
+from mt.model.attention import SelfAttention, join_heads, split_heads
 from mt.pages.attention_page import attention_page
 from mt.pages.frame import readable_pieces
 from mt.translate.alignment import Attention, alignments, attention_of, write_attention
@@ -67,8 +68,8 @@ def test_the_weights_are_those_the_model_itself_uses(translator: Translator) -> 
     for handle in handles:
         handle.remove()
     maps, memory = model.attention_maps(source_S[None], input_T[None]), model.encode(source_S[None])
-    for index, layer in enumerate(model.decoder):
-        expected = layer.cross_attention.out(join_heads(maps.cross[index] @ memory.values[index]))
+    for index, decoder_layer in enumerate(model.decoder):
+        expected = decoder_layer.cross_attention.out(join_heads(maps.cross[index] @ memory.values[index]))
         torch.testing.assert_close(outputs["cross"][index], expected[0], rtol=0, atol=1e-5)
     for kind, layers, weights in (
         ("encoder", model.encoder, maps.encoder),
@@ -76,6 +77,7 @@ def test_the_weights_are_those_the_model_itself_uses(translator: Translator) -> 
     ):
         for index, layer in enumerate(layers):
             attention = layer.self_attention
+            assert isinstance(attention, SelfAttention)
             v_BHSK = split_heads(attention.qkv(inputs[kind][index][None]).chunk(3, dim=-1)[2], attention.heads)
             expected = attention.out(join_heads(weights[index] @ v_BHSK))
             torch.testing.assert_close(outputs[kind][index], expected[0], rtol=0, atol=1e-5)
@@ -179,8 +181,8 @@ def drawn(page: Path, script: str, width: int = 1280, dark: bool = False) -> Any
 
 
 def records_of(page: Path) -> list[dict[str, Any]]:
-    data = re.search(r'id="weights">(.*?)</script>', page.read_text(encoding="utf-8"), re.S)
-    return list(json.loads(data[1])["pairs"])
+    data = captured(r'id="weights">(.*?)</script>', page.read_text(encoding="utf-8"))
+    return list(json.loads(data)["pairs"])
 
 
 def test_the_page_asks_for_nothing(page: Path) -> None:

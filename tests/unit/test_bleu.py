@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,7 +51,9 @@ def news(count: int) -> list[str]:
     return path.read_bytes().decode().split("\n")[:count]
 
 
-def sacrebleu_command(folder: Path, hypotheses: list[str], references: list[list[str]], *options: str) -> list[dict]:
+def sacrebleu_command(
+    folder: Path, hypotheses: list[str], references: list[list[str]], *options: str
+) -> list[dict[str, Any]]:
     """What the sacrebleu command prints for the same lines as files, twelve digits after the point."""
     paths = [folder / f"ref{number}" for number in range(len(references))]
     for path, lines in zip([folder / "hyp", *paths], [hypotheses, *references], strict=True):

@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from itertools import chain, pairwise
 from math import sqrt
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -248,7 +249,7 @@ def test_a_word_too_long_for_one_number_loses_as_many_merges_as_in_sentencepiece
 def other_tokenizer(**changed: object) -> Tokenizer:
     model = io.BytesIO()
     special = {"pad_id": 0, "bos_id": 1, "eos_id": 2, "unk_id": 3}
-    values = {"model_type": "bpe", "vocab_size": 150, "minloglevel": 2, **special, **changed}
+    values: dict[str, Any] = {"model_type": "bpe", "vocab_size": 150, "minloglevel": 2, **special, **changed}
     sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(sentences()), model_writer=model, **values)
     return Tokenizer(model.getvalue())
 

@@ -8,6 +8,7 @@ from html import unescape
 from itertools import pairwise
 
 import pytest
+from helpers import captured
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,8 +18,8 @@ PLAIN = Axis("things", str)
 
 
 def drawn_points(svg: str) -> list[tuple[float, float]]:
-    path = re.search(r'class="line ink" d="M([^"]*)"', svg)
-    return [tuple(map(float, pair.split())) for pair in path[1].split("L")]
+    pairs = captured(r'class="line ink" d="M([^"]*)"', svg).split("L")
+    return [(float(x), float(y)) for x, y in map(str.split, pairs)]
 
 
 @given(st.floats(-1e9, 1e9), st.floats(1e-6, 1e9))
@@ -79,7 +80,7 @@ def test_a_histogram_reaches_the_longest_sentence() -> None:
     chart = histogram("lengths", [("en", counts), ("de", [0, 5])], "pieces")
     assert "en: median 10, longest 301" in chart
     assert "de: median 1, longest 1" in chart
-    values = json.loads(unescape(re.search(r'data-values="([^"]*)"', chart)[1]))
+    values = json.loads(unescape(captured(r'data-values="([^"]*)"', chart)))
     assert (values["step"], values["high"]) == (4, 305)
     en = dict(zip(values["series"][0]["x"], values["series"][0]["shown"], strict=True))
     assert (en[8], en[12], en[300]) == ("60%", "40%", "0.1%")
@@ -103,7 +104,7 @@ def test_bins_keep_the_weighted_mean_and_end_where_the_data_end() -> None:
 def test_labels_at_the_ends_of_like_curves_do_not_overlap() -> None:
     for values in ([5.0, 5.01, 5.02], [0, 0, 0, 0], [9, 9, 9, 0]):
         curves = [Curve([(0, 0), (1, 9.0), (2, value)], f"c{number}") for number, value in enumerate(values)]
-        ends = re.search(r'<div class="ends">(.*?)</div>', line_chart("x", curves, PLAIN, last=1))[1]
+        ends = captured(r'<div class="ends">(.*?)</div>', line_chart("x", curves, PLAIN, last=1))
         heights = sorted(float(height) for height in re.findall(r"bottom:([\d.]+)%", ends))
         assert min(above - below for below, above in pairwise(heights)) >= 8.4
         assert heights[0] >= 0

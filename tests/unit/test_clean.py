@@ -1,5 +1,7 @@
 """Which pairs are dropped and why: the rules one by one, and the counts they leave."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,7 +35,7 @@ def problem(source: str, target: str, rules: CleanConfig = ALL_RULES) -> str | N
         ("Berlin", "Berlin", "source equals target"),
     ],
 )
-def test_an_unusable_pair_is_dropped_for_its_reason(source, target, reason):
+def test_an_unusable_pair_is_dropped_for_its_reason(source: str, target: str, reason: str) -> None:
     assert problem(source, target) == reason
     assert problem(source, target, NO_RULES) is None
 
@@ -41,17 +43,17 @@ def test_an_unusable_pair_is_dropped_for_its_reason(source, target, reason):
 @pytest.mark.parametrize(
     "text", ["tab\tinside", "U+2028\u2028", "e\u0301", "👩‍👩‍👧", "no-break\u00a0space", "soft\u00adhyphen"]
 )
-def test_unusual_but_sound_text_stays(text):
+def test_unusual_but_sound_text_stays(text: str) -> None:
     assert problem(text, "Text") is None
     assert problem("text", text) is None
 
 
-def test_a_row_that_is_no_pair_is_dropped_whatever_the_rules():
+def test_a_row_that_is_no_pair_is_dropped_whatever_the_rules() -> None:
     broken = Pairs(["not a pair", "a"], ["", "b"], [1, 2], 1.0, {0: "not JSON"})
     assert text_problems(broken, NO_RULES) == {0: "not JSON"}
 
 
-def test_broken_bytes_become_replacement_characters():
+def test_broken_bytes_become_replacement_characters() -> None:
     assert valid_unicode("H\udcc3user 🏠") == "H\ufffduser 🏠"
 
 
@@ -60,7 +62,7 @@ def lengths(*pairs_of_lengths: tuple[int, int]) -> Corpus:
     return Corpus(*(Sentences.from_lists([[9] * (pair[side] - 1) for pair in pairs_of_lengths]) for side in (0, 1)))
 
 
-def test_length_rules_count_pieces_with_eos():
+def test_length_rules_count_pieces_with_eos() -> None:
     rules = CleanConfig(max_pieces=10, max_ratio=3)
     corpus = lengths((10, 10), (11, 10), (9, 3), (10, 3), (3, 10), (12, 1))
     assert length_problems(corpus, rules) == {
@@ -71,12 +73,12 @@ def test_length_rules_count_pieces_with_eos():
     }
 
 
-def test_ratio_zero_allows_any():
+def test_ratio_zero_allows_any() -> None:
     assert length_problems(lengths((200, 1)), CleanConfig(max_ratio=0)) == {}
 
 
 @given(st.lists(pairs, max_size=8))
-def test_a_pair_is_repeated_when_it_was_there_before(chunks):
+def test_a_pair_is_repeated_when_it_was_there_before(chunks: list[list[tuple[str, str]]]) -> None:
     seen, met = SeenPairs(), set()
     for chunk in chunks:
         expected = []
@@ -86,7 +88,7 @@ def test_a_pair_is_repeated_when_it_was_there_before(chunks):
         assert seen.repeated([pair[0] for pair in chunk], [pair[1] for pair in chunk]).tolist() == expected
 
 
-def test_many_pairs_are_remembered():
+def test_many_pairs_are_remembered() -> None:
     seen = SeenPairs()
     for start in range(0, 50_000, 5_000):
         numbers = [str(number) for number in range(start, start + 5_000)]
@@ -95,7 +97,7 @@ def test_many_pairs_are_remembered():
     assert seen.repeated(numbers, numbers).all()
 
 
-def test_drops_are_counted_and_a_sample_is_kept(tmp_path):
+def test_drops_are_counted_and_a_sample_is_kept(tmp_path: Path) -> None:
     drops = Drops(seed=1)
     for number in range(1000):
         drops.add("too long", f"train:{number}", "long", "lang")
@@ -109,7 +111,7 @@ def test_drops_are_counted_and_a_sample_is_kept(tmp_path):
     assert max(numbers) > 900, "the sample comes from all of the text, not from its head"
 
 
-def test_the_sample_is_the_same_every_time(tmp_path):
+def test_the_sample_is_the_same_every_time(tmp_path: Path) -> None:
     for name in ("first", "second"):
         drops = Drops(seed=1)
         for number in range(500):

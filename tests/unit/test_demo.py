@@ -26,6 +26,7 @@ from mt.demo.conjugation import (
     SEIN,
     WAR,
     WERDEN,
+    Tense,
     Verb,
     english_present,
     german_present,
@@ -52,7 +53,12 @@ from mt.demo.declension import (
     YOU,
     A,
     Adjective,
+    Case,
+    Determiner,
     I,
+    Noun,
+    NounPhrase,
+    Person,
     in_case,
     name_phrase,
     noun,
@@ -64,7 +70,7 @@ from mt.demo.numbers import english_number, english_ordinal, german_number, germ
 from mt.demo.times import clock_time, date, span
 from mt.errors import DataError
 
-CASES = ("nominative", "accusative", "dative")
+CASES: tuple[Case, ...] = ("nominative", "accusative", "dative")
 
 
 @pytest.fixture(scope="module")
@@ -75,36 +81,36 @@ def pairs() -> list[tuple[str, str]]:
 # Splits and seeds
 
 
-def test_splits_share_no_sentence_in_either_language(pairs):
+def test_splits_share_no_sentence_in_either_language(pairs: list[tuple[str, str]]) -> None:
     valid, test = list(demo_pairs("valid", 500, seed=1)), list(demo_pairs("test", 500, seed=2))
     for one, other in itertools.combinations((pairs, valid, test), 2):
         for side in (0, 1):
             assert not {pair[side] for pair in one} & {pair[side] for pair in other}
 
 
-def test_an_english_sentence_has_one_translation_whatever_the_seed():
+def test_an_english_sentence_has_one_translation_whatever_the_seed() -> None:
     translations: dict[str, str] = {}
     for seed in range(5):
         for english, german in demo_pairs("train", 4_000, seed):
             assert translations.setdefault(english, german) == german
 
 
-def test_pairs_are_distinct_and_as_many_as_asked_for(pairs):
+def test_pairs_are_distinct_and_as_many_as_asked_for(pairs: list[tuple[str, str]]) -> None:
     assert len(pairs) == 10_000
     assert len({english for english, _ in pairs}) == 10_000
 
 
-def test_a_seed_always_gives_the_same_pairs_and_another_seed_others():
+def test_a_seed_always_gives_the_same_pairs_and_another_seed_others() -> None:
     first = list(demo_pairs("test", 300, seed=7))
     assert list(demo_pairs("test", 300, seed=7)) == first
     assert list(demo_pairs("test", 300, seed=8)) != first
 
 
-def test_a_larger_corpus_begins_with_the_smaller_one(pairs):
+def test_a_larger_corpus_begins_with_the_smaller_one(pairs: list[tuple[str, str]]) -> None:
     assert list(demo_pairs("train", 100, seed=1)) == pairs[:100]
 
 
-def test_the_corpus_is_the_one_that_was_reviewed():
+def test_the_corpus_is_the_one_that_was_reviewed() -> None:
     text = "\n".join(f"{english}\t{german}" for english, german in demo_pairs("train", 1_000, seed=1))
     assert (
         hashlib.sha256(text.encode()).hexdigest() == "2b1ac81c436983204eb9cfb520a369afc1958fa6d1953ee3a61d79ea348f068c"
@@ -120,7 +126,7 @@ def test_the_corpus_is_the_one_that_was_reviewed():
         ("valid", 10_000_000, "not 10,000,000"),
     ],
 )
-def test_an_impossible_request_is_refused_before_anything_is_drawn(split, count, complaint):
+def test_an_impossible_request_is_refused_before_anything_is_drawn(split: str, count: int, complaint: str) -> None:
     with pytest.raises(DataError, match=complaint):
         demo_pairs(split, count, seed=1)
 
@@ -128,7 +134,7 @@ def test_an_impossible_request_is_refused_before_anything_is_drawn(split, count,
 # Sentences as they look
 
 
-def test_sentences_begin_with_a_capital_and_end_alike_in_both_languages(pairs):
+def test_sentences_begin_with_a_capital_and_end_alike_in_both_languages(pairs: list[tuple[str, str]]) -> None:
     for english, german in pairs:
         if english[-1].isalpha():  # a number by itself
             assert english == english.lower()
@@ -140,23 +146,23 @@ def test_sentences_begin_with_a_capital_and_end_alike_in_both_languages(pairs):
             assert german[0].isupper()
 
 
-def test_words_are_parted_by_single_spaces(pairs):
+def test_words_are_parted_by_single_spaces(pairs: list[tuple[str, str]]) -> None:
     for text in itertools.chain.from_iterable(pairs):
         assert text == " ".join(text.split())
         assert not re.search(r"\s[.,?]", text)
 
 
-def test_the_english_article_suits_the_sound_that_follows(pairs):
+def test_the_english_article_suits_the_sound_that_follows(pairs: list[tuple[str, str]]) -> None:
     for english, _ in pairs:
         assert not re.search(r"\b[Aa] [aeiou]|\b[Aa]n [^aeiouh]", english), english
 
 
-def test_prepositions_are_contracted_with_articles_wherever_they_meet(pairs):
+def test_prepositions_are_contracted_with_articles_wherever_they_meet(pairs: list[tuple[str, str]]) -> None:
     for _, german in pairs:
         assert not re.search(r"\b(in|an) (dem|das)\b|\bzu de[mr]\b|\bvon dem\b", german), german
 
 
-def every_verb(value) -> Iterator[Verb]:
+def every_verb(value: object) -> Iterator[Verb]:
     """Find the verbs in a table of the lexicon."""
     if isinstance(value, Verb):
         yield value
@@ -167,7 +173,7 @@ def every_verb(value) -> Iterator[Verb]:
 
 VERBS = [found for value in vars(verbs).values() for found in every_verb(value)]
 MODALS = (*verbs.STATEMENT_MODALS, *verbs.NEGATIVE_MODALS, *verbs.QUESTION_MODALS)
-PERSONS = ("I", "you", "he", "they")
+PERSONS: tuple[Person, ...] = ("I", "you", "he", "they")
 FINITE_FORMS = (
     {word.prefix + german_present(word, person) for word in VERBS for person in PERSONS}
     | {chosen.german[person] for chosen in MODALS for person in PERSONS}
@@ -175,7 +181,7 @@ FINITE_FORMS = (
 )
 
 
-def test_subordinate_clauses_follow_a_comma_and_end_in_their_finite_verb(pairs):
+def test_subordinate_clauses_follow_a_comma_and_end_in_their_finite_verb(pairs: list[tuple[str, str]]) -> None:
     seen = 0
     for _, german in pairs:
         for clause_text in re.findall(r", (?:weil|dass|obwohl|ob|wenn) ([^,.?]+)", german):
@@ -185,7 +191,7 @@ def test_subordinate_clauses_follow_a_comma_and_end_in_their_finite_verb(pairs):
     assert seen > 500
 
 
-def test_after_a_subordinate_clause_the_main_clause_begins_with_its_finite_verb(pairs):
+def test_after_a_subordinate_clause_the_main_clause_begins_with_its_finite_verb(pairs: list[tuple[str, str]]) -> None:
     unjoined = FINITE_FORMS | {german_present(word, person) for word in VERBS for person in PERSONS}
     opened = [german for _, german in pairs if re.match("Weil|Obwohl|Wenn", german)]
     assert len(opened) > 100
@@ -237,17 +243,17 @@ def read_english(text: str) -> int:
 SAMPLED_NUMBERS = [*range(10_000), *random.Random(0).sample(range(10_000, 10_000_000), 5_000)]
 
 
-def test_number_words_read_back_as_the_number():
+def test_number_words_read_back_as_the_number() -> None:
     for number in SAMPLED_NUMBERS:
         assert read_german(german_number(number)) == number
         assert read_english(english_number(number)) == number
 
 
-def test_a_german_number_below_a_million_is_one_word():
+def test_a_german_number_below_a_million_is_one_word() -> None:
     assert all(" " not in german_number(number) for number in SAMPLED_NUMBERS if number < 1_000_000)
 
 
-def test_english_puts_and_before_what_is_below_a_hundred_in_a_group():
+def test_english_puts_and_before_what_is_below_a_hundred_in_a_group() -> None:
     for number in SAMPLED_NUMBERS:
         has_and = english_number(number % 1_000).count(" and ") or (number >= 1_000 and 0 < number % 1_000 < 100)
         assert bool(has_and) == bool(re.search(r" and [a-z-]+$", english_number(number))), number
@@ -277,12 +283,12 @@ def test_english_puts_and_before_what_is_below_a_hundred_in_a_group():
         ),
     ],
 )
-def test_numbers_are_written_as_in_the_grammar_book(number, english, german):
+def test_numbers_are_written_as_in_the_grammar_book(number: int, english: str, german: str) -> None:
     assert english_number(number) == english
     assert german_number(number) == german
 
 
-def test_ordinals_up_to_the_last_of_the_month():
+def test_ordinals_up_to_the_last_of_the_month() -> None:
     german = (
         "erst zweit dritt viert fünft sechst siebt acht neunt zehnt elft zwölft dreizehnt vierzehnt fünfzehnt "
         "sechzehnt siebzehnt achtzehnt neunzehnt zwanzigst einundzwanzigst zweiundzwanzigst dreiundzwanzigst "
@@ -307,7 +313,7 @@ def test_ordinals_up_to_the_last_of_the_month():
         (1_240_000, "12,400 euros", "12.400 Euro"),
     ],
 )
-def test_prices_trade_points_and_commas(cents, english, german):
+def test_prices_trade_points_and_commas(cents: int, english: str, german: str) -> None:
     assert price(cents) == (english, german)
 
 
@@ -340,7 +346,7 @@ def read_english_clock(text: str) -> int:
 
 @pytest.mark.parametrize("hour", range(24))
 @pytest.mark.parametrize("minute", range(0, 60, 5))
-def test_both_languages_tell_the_time_that_it_is(hour, minute):
+def test_both_languages_tell_the_time_that_it_is(hour: int, minute: int) -> None:
     english, german = clock_time(hour, minute)
     assert read_english_clock(english) == read_german_clock(german) == (60 * hour + minute) % 720
 
@@ -360,11 +366,11 @@ def test_both_languages_tell_the_time_that_it_is(hour, minute):
         (0, 50, "ten to one", "zehn vor eins"),
     ],
 )
-def test_clock_times_are_told_as_people_tell_them(hour, minute, english, german):
+def test_clock_times_are_told_as_people_tell_them(hour: int, minute: int, english: str, german: str) -> None:
     assert clock_time(hour, minute) == (english, german)
 
 
-def test_dates_and_spans_of_time():
+def test_dates_and_spans_of_time() -> None:
     assert date(3, 5, "en") == ("third of May", "dritten Mai")
     assert date(31, 3, "e") == ("thirty-first of March", "einunddreißigste März")
     assert span(1, 5) == ("a year", "einem Jahr")
@@ -409,7 +415,9 @@ PARADIGMS = [
 
 
 @pytest.mark.parametrize(("determiner", "head", "plural", "paradigm"), PARADIGMS)
-def test_articles_and_adjectives_are_declined_as_in_the_grammar_book(determiner, head, plural, paradigm):
+def test_articles_and_adjectives_are_declined_as_in_the_grammar_book(
+    determiner: Determiner, head: Noun, plural: bool, paradigm: str
+) -> None:
     phrase = noun_phrase(determiner, GOOD, head, plural)
     assert ", ".join(in_case(phrase, case) for case in CASES) == paradigm
 
@@ -418,7 +426,7 @@ def test_articles_and_adjectives_are_declined_as_in_the_grammar_book(determiner,
     ("german", "inflected"),
     [("teuer", "teure"), ("dunkel", "dunkle"), ("müde", "müde"), ("sauber", "saubere"), ("schwer", "schwere")],
 )
-def test_adjective_stems_lose_an_unstressed_e(german, inflected):
+def test_adjective_stems_lose_an_unstressed_e(german: str, inflected: str) -> None:
     assert noun_phrase(THE, Adjective("-", german), WOMAN).nominative == f"die {inflected} Frau"
 
 
@@ -438,13 +446,13 @@ def test_adjective_stems_lose_an_unstressed_e(german, inflected):
         ("der Vogel, Vögel", "der Vogel, den Vogel, dem Vogel", "die Vögel, die Vögel, den Vögeln"),
     ],
 )
-def test_nouns_are_declined_in_both_numbers(entry, singular, plural):
+def test_nouns_are_declined_in_both_numbers(entry: str, singular: str, plural: str) -> None:
     for is_plural, paradigm in ((False, singular), (True, plural)):
         phrase = noun_phrase(THE, None, noun("x, xs", entry), is_plural)
         assert ", ".join(in_case(phrase, case) for case in CASES) == paradigm
 
 
-def test_english_noun_phrases_take_a_or_an_and_their_plurals():
+def test_english_noun_phrases_take_a_or_an_and_their_plurals() -> None:
     apple = noun("apple, apples", "der Apfel, Äpfel")
     assert noun_phrase(A, None, apple).subject == "an apple"
     assert noun_phrase(A, NEW, apple).subject == "a new apple"
@@ -452,7 +460,7 @@ def test_english_noun_phrases_take_a_or_an_and_their_plurals():
     assert noun_phrase(NOT_A, None, apple, plural=True).object == "any apples"
 
 
-def test_herr_is_declined_and_frau_is_not():
+def test_herr_is_declined_and_frau_is_not() -> None:
     assert polite_name("Weber", gender=0)[2:5] == ("Herr Weber", "Herrn Weber", "Herrn Weber")
     assert polite_name("Weber", gender=1)[2:5] == ("Frau Weber", "Frau Weber", "Frau Weber")
 
@@ -472,7 +480,7 @@ def test_herr_is_declined_and_frau_is_not():
         ("zu", "diesem Hotel", "zu diesem Hotel"),
     ],
 )
-def test_some_prepositions_are_contracted_with_the_article(preposition, phrase, contracted):
+def test_some_prepositions_are_contracted_with_the_article(preposition: str, phrase: str, contracted: str) -> None:
     assert with_preposition(preposition, phrase) == contracted
 
 
@@ -498,7 +506,7 @@ DRIVE = verb("drive, drove, driven", "fahren, fährt, ist gefahren")
         ("haben, hat, hat gehabt", "habe hast hat haben"),
     ],
 )
-def test_german_verbs_are_conjugated_from_their_principal_parts(entry, conjugated):
+def test_german_verbs_are_conjugated_from_their_principal_parts(entry: str, conjugated: str) -> None:
     word = verb("-, -, -", entry)
     assert " ".join(german_present(word, person) for person in PERSONS) == conjugated
 
@@ -518,12 +526,12 @@ def test_german_verbs_are_conjugated_from_their_principal_parts(entry, conjugate
         ("see", "sees", "seeing"),
     ],
 )
-def test_english_verbs_are_spelt_with_their_endings(base, third, in_ing):
+def test_english_verbs_are_spelt_with_their_endings(base: str, third: str, in_ing: str) -> None:
     assert english_present(base, "he") == third
     assert gerund(base) == in_ing
 
 
-def test_zu_goes_inside_a_separable_verb():
+def test_zu_goes_inside_a_separable_verb() -> None:
     assert infinitive_with_zu(CALL) == "anzurufen"
     assert infinitive_with_zu(READ) == "zu lesen"
 
@@ -561,27 +569,27 @@ DRIVE_TO_BERLIN = Predicate(DRIVE, "to Berlin", last="nach Berlin")
     ],
 )
 def test_the_finite_verb_is_second_or_last_and_separable_verbs_part_and_join(
-    subject, predicate, tense, english, second, final
-):
+    subject: NounPhrase, predicate: Predicate, tense: Tense, english: str, second: str, final: str
+) -> None:
     built = clause(subject, predicate, tense)
     assert english_statement(built) == english
     assert verb_second(built) == second
     assert verb_final(built) == final
 
 
-def test_something_else_in_front_sends_the_german_subject_behind_the_verb():
+def test_something_else_in_front_sends_the_german_subject_behind_the_verb() -> None:
     built = clause(ANNA, READ_A_BOOK, "past")
     assert english_statement(built, "yesterday") == "yesterday Anna read a book"
     assert verb_second(built, "gestern") == "gestern hat Anna ein Buch gelesen"
 
 
-def test_known_objects_come_before_the_time_and_new_ones_after_it():
+def test_known_objects_come_before_the_time_and_new_ones_after_it() -> None:
     assert verb_second(clause(ANNA, CALL_HIM, "progressive", time=TODAY)) == "Anna ruft ihn heute an"
     assert verb_second(clause(ANNA, READ_A_BOOK, "progressive", time=TODAY)) == "Anna liest heute ein Buch"
     assert verb_second(clause(ANNA, DRIVE_TO_BERLIN, "progressive", time=TODAY)) == "Anna fährt heute nach Berlin"
 
 
-def test_a_modal_verb_sends_the_infinitive_to_the_end():
+def test_a_modal_verb_sends_the_infinitive_to_the_end() -> None:
     must = clause(ANNA, CALL_HIM, "present", MUST, TODAY)
     assert english_statement(must) == "Anna must call him today"
     assert verb_second(must) == "Anna muss ihn heute anrufen"
@@ -589,7 +597,7 @@ def test_a_modal_verb_sends_the_infinitive_to_the_end():
     assert english_statement(clause(ANNA, CALL_HIM, "present", WANT_TO)) == "Anna wants to call him"
 
 
-def test_questions_put_the_finite_verb_first_and_english_ones_take_do():
+def test_questions_put_the_finite_verb_first_and_english_ones_take_do() -> None:
     assert english_question(clause(ANNA, CALL_HIM, "past")) == "did Anna call him"
     assert verb_first(clause(ANNA, CALL_HIM, "past")) == "hat Anna ihn angerufen"
     assert english_question(clause(YOU, READ_A_BOOK, "present", WANT_TO)) == "do you want to read a book"
@@ -597,7 +605,7 @@ def test_questions_put_the_finite_verb_first_and_english_ones_take_do():
     assert english_question(clause(ANNA, READ_A_BOOK, "progressive"), "why") == "why is Anna reading a book"
 
 
-def test_nicht_follows_objects_and_precedes_places_and_kein_replaces_it():
+def test_nicht_follows_objects_and_precedes_places_and_kein_replaces_it() -> None:
     no_book = Predicate(READ, "a book", new="kein Buch", negates=True)
     for predicate, english, german in (
         (CALL_HIM, "Anna is not calling him today", "Anna ruft ihn heute nicht an"),
@@ -609,7 +617,7 @@ def test_nicht_follows_objects_and_precedes_places_and_kein_replaces_it():
         assert verb_second(built) == german
 
 
-def test_must_not_forbids_and_need_not_does_not():
+def test_must_not_forbids_and_need_not_does_not() -> None:
     german = {chosen.english: chosen.german["he"] for chosen in verbs.NEGATIVE_MODALS}
     assert german["must"] == "darf"
     assert german["have"] == "muss"
@@ -622,7 +630,7 @@ KINDS = [value for value in vars(nouns).values() if isinstance(value, nouns.Kind
 PLACES = nouns.OUTDOORS + nouns.BUILDINGS + nouns.AT_HOME
 
 
-def test_an_english_noun_has_one_german_noun():
+def test_an_english_noun_has_one_german_noun() -> None:
     german: dict[str, tuple[str, int]] = {}
     listed = [word for kind in KINDS for word in kind.nouns] + [place.noun for place in PLACES]
     for word in (*listed, *nouns.SHOPS, *nouns.LINES, *nouns.EVENTS, *(row[0] for row in nouns.QUANTITIES)):
@@ -630,18 +638,18 @@ def test_an_english_noun_has_one_german_noun():
     assert len(german) > 80
 
 
-def test_nouns_that_may_be_counted_have_plurals():
+def test_nouns_that_may_be_counted_have_plurals() -> None:
     for kind in KINDS:
         if any(determiner.number == "plural" for determiner in kind.indefinite):
             assert all(word.english_plural and word.german_plural for word in kind.nouns)
 
 
-def test_masculine_nouns_in_e_are_known_to_the_n_declension():
+def test_masculine_nouns_in_e_are_known_to_the_n_declension() -> None:
     for kind in KINDS:
         for word in kind.nouns:
             if word.gender == MASCULINE and word.german.endswith("e") and word.german_plural.endswith("en"):
                 assert word.german in N_DECLENSION
 
 
-def test_names_take_a_plain_s_in_the_german_genitive():
+def test_names_take_a_plain_s_in_the_german_genitive() -> None:
     assert not [name for name, _ in nouns.NAMES if name.endswith(("s", "ß", "x", "z"))]

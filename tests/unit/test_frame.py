@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 
 from browser import in_browser
+from helpers import captured
 
 from mt.pages.frame import bar_table, facts, isolated, keyed, page, section, table
 
@@ -16,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 
 def test_the_policy_lets_nothing_run_but_the_pages_own_script() -> None:
     html = page("a", ["b"], ["charts.css"], ["charts.js"])
-    script = re.search(r"<script>(.*?)</script>", html, re.S)[1]
+    script = captured(r"<script>(.*?)</script>", html)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     assert f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; img-src data:" in html
     assert "script-src 'none'" in page("a", [])

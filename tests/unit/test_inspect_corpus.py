@@ -10,6 +10,7 @@ import pytest
 from browser import assert_readable, in_browser
 
 from mt.config import Config, DataConfig
+from mt.console import Console
 from mt.data.inspect_corpus import PAGE, PAIRS, Example, inspect, render_text
 from mt.data.prepared import open_prepared
 from mt.data.tokenizer import UNK
@@ -17,7 +18,7 @@ from mt.pages.data_page import data_page
 
 
 @pytest.fixture
-def config(toy_text, tmp_path) -> Config:
+def config(toy_text: Path, tmp_path: Path) -> Config:
     """The toy text with one pair given twice, in letters that the tokenizer's sample of half the text does not meet."""
     for language, text in (("en", "cat 猫"), ("de", "Katze 猫")):
         lines = (toy_text / f"train.{language}").read_text("utf-8")
@@ -27,7 +28,7 @@ def config(toy_text, tmp_path) -> Config:
     return Config(data=DataConfig.model_validate(settings | names))
 
 
-def test_counts_are_those_of_the_text(config, quiet):
+def test_counts_are_those_of_the_text(config: Config, quiet: Console) -> None:
     inspection = inspect(config, quiet)
     prepared = open_prepared(config.data.dir)
     assert (inspection.read, inspection.rows, inspection.valid, inspection.test) == (102, 101, 10, 10)
@@ -43,7 +44,7 @@ def test_counts_are_those_of_the_text(config, quiet):
         assert side.unknown == int((sentences.ids == UNK).sum()) == 0
 
 
-def test_lengths_are_those_of_the_ids(config, quiet):
+def test_lengths_are_those_of_the_ids(config: Config, quiet: Console) -> None:
     inspection = inspect(config, quiet)
     lengths = sorted(len(ids) for ids in open_prepared(config.data.dir).train.source)
     assert inspection.source.percentiles[100] == lengths[-1]
@@ -51,7 +52,7 @@ def test_lengths_are_those_of_the_ids(config, quiet):
     assert inspection.source.histogram == [lengths.count(length) for length in range(lengths[-1] + 1)]
 
 
-def test_batches_are_those_of_training(config, quiet):
+def test_batches_are_those_of_training(config: Config, quiet: Console) -> None:
     inspection = inspect(config, quiet)
     assert inspection.updates_per_epoch == 1
     assert inspection.epochs == config.train.updates
@@ -61,7 +62,7 @@ def test_batches_are_those_of_training(config, quiet):
     assert inspection.padding_share == pytest.approx(1 - real / sum(side.size for side in padded))
 
 
-def test_examples_are_training_pairs_with_their_pieces(config, quiet):
+def test_examples_are_training_pairs_with_their_pieces(config: Config, quiet: Console) -> None:
     inspection = inspect(config, quiet)
     assert len(inspection.examples) == PAIRS
     for example in inspection.examples:
@@ -72,7 +73,7 @@ def test_examples_are_training_pairs_with_their_pieces(config, quiet):
     assert inspect(config, quiet).examples == inspection.examples
 
 
-def test_it_can_be_read_as_text_and_as_json(config, quiet):
+def test_it_can_be_read_as_text_and_as_json(config: Config, quiet: Console) -> None:
     inspection = inspect(config, quiet)
     text = render_text(inspection)
     assert "101 for training, 10 validation, 10 test" in text
@@ -80,7 +81,7 @@ def test_it_can_be_read_as_text_and_as_json(config, quiet):
     assert json.loads(json.dumps(asdict(inspection)))["rows"] == 101
 
 
-def test_the_page_stands_alone_and_shows_what_json_holds(config, quiet):
+def test_the_page_stands_alone_and_shows_what_json_holds(config: Config, quiet: Console) -> None:
     inspection = inspect(config, quiet)
     page = (config.data.dir / PAGE).read_text("utf-8")
     assert page == data_page(asdict(inspection))
@@ -92,7 +93,7 @@ def test_the_page_stands_alone_and_shows_what_json_holds(config, quiet):
     assert all(escape(example.source) in page for example in inspection.examples)
 
 
-def test_text_is_escaped_in_the_page(config, quiet):
+def test_text_is_escaped_in_the_page(config: Config, quiet: Console) -> None:
     strange = Example("a<b:1", "<b>bold</b> & co", "<i>x</i>", ["<b>"], ["&amp;"])
     page = data_page(asdict(replace(inspect(config, quiet), dir="<data>", examples=[strange])))
     assert not re.search(r"<b>|<i>x|<data>| & ", page.split("</style>")[1].split("<script>")[0])
@@ -103,7 +104,9 @@ def test_text_is_escaped_in_the_page(config, quiet):
 @pytest.mark.slow
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
-def test_a_browser_lays_it_out_without_overflow(config, quiet, tmp_path, width, dark):
+def test_a_browser_lays_it_out_without_overflow(
+    config: Config, quiet: Console, tmp_path: Path, width: int, dark: bool
+) -> None:
     hebrew = ["\u2581", "<0xD7>", "<0xA9>", "לום", "\u2581<script>"]
     strange = Example("a/very/long/path" * 9, "שלום <script>", "w" * 300, hebrew, ["\u2581" + "w" * 150, "w" * 150])
     page = data_page(asdict(replace(inspect(config, quiet), dir="d/" * 90, examples=[strange])))

@@ -36,8 +36,8 @@ def test_smoothing_spreads_its_share_over_every_piece_gold_included() -> None:
     """The gradient of a logit is softmax minus target: with equal logits it shows the target distribution."""
     embedding_VD = torch.eye(4, dtype=torch.float64)
     x_ND = torch.zeros(1, 4, dtype=torch.float64, requires_grad=True)
-    smoothed_loss(x_ND, embedding_VD, torch.tensor([2]), 0.1).backward()
-    target = 0.25 - x_ND.grad[0]
+    (gradient_ND,) = torch.autograd.grad(smoothed_loss(x_ND, embedding_VD, torch.tensor([2]), 0.1), x_ND)
+    target = 0.25 - gradient_ND[0]
     torch.testing.assert_close(target, torch.tensor([0.025, 0.025, 0.925, 0.025], dtype=torch.float64))
 
 

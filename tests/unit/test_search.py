@@ -62,7 +62,8 @@ class RandomModel:
 
     def log_probability(self, sentence: int, ids: list[int]) -> float:
         """What forced decoding gives these pieces and EOS."""
-        history, total = (BOS,), 0.0
+        history: tuple[int, ...] = (BOS,)
+        total = 0.0
         for piece in [*ids, EOS]:
             total += float(self.next_logp(sentence, history)[piece])
             history = (*history, piece)

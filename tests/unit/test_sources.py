@@ -1,19 +1,20 @@
 """Reading pairs: every layout gives the same pairs, lines never slip, and what is wrong is said with its place."""
 
 import bz2
-import gzip
 import json
-import lzma
 import os
 import random
 import socket
 import subprocess
 import sys
 from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
 import pyarrow
 import pyarrow.parquet
 import pytest
+from helpers import COMPRESSORS
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -45,37 +46,32 @@ def pairs_of(source: Input, src: str = "en", tgt: str = "de") -> list[tuple[str,
     return [pair for block in blocks for pair in zip(block.source, block.target, strict=True)]
 
 
-def write_lines(path, lines, end="\n"):
+def write_lines(path: Path, lines: list[str], end: str = "\n") -> None:
     path.write_bytes("".join(f"{line}{end}" for line in lines).encode())
 
 
-def write_sides(folder, name="train", pairs=PAIRS):
+def write_sides(folder: Path, name: str = "train", pairs: list[tuple[str, str]] = PAIRS) -> str:
     for side, language in enumerate(("en", "de")):
         write_lines(folder / f"{name}.{language}", [pair[side] for pair in pairs])
     return str(folder / name)
 
 
-def write_parquet(path, table):
+def write_parquet(path: Path, table: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     pyarrow.parquet.write_table(pyarrow.table(table), path)
-
-
-def compress_zst(data: bytes) -> bytes:
-    return pyarrow.Codec("zstd").compress(data, asbytes=True)
-
-
-COMPRESSORS = {".gz": gzip.compress, ".xz": lzma.compress, ".bz2": bz2.compress, ".zst": compress_zst}
 
 
 # --- Text files --------------------------------------------------------------------------------------------------
 
 
-def test_text_files_are_read_by_line_feeds_alone(tmp_path):
+def test_text_files_are_read_by_line_feeds_alone(tmp_path: Path) -> None:
     assert pairs_of(Input(prefix=write_sides(tmp_path))) == PAIRS
 
 
 @given(st.lists(st.tuples(any_line, any_line), max_size=10), st.booleans())
-def test_any_lines_keep_their_partner(tmp_path_factory, pairs, final_newline):
+def test_any_lines_keep_their_partner(
+    tmp_path_factory: pytest.TempPathFactory, pairs: list[tuple[str, str]], final_newline: bool
+) -> None:
     folder = tmp_path_factory.mktemp("any")
     prefix = write_sides(folder, pairs=pairs)
     if pairs and not final_newline and pairs[-1][0]:
@@ -90,19 +86,19 @@ def test_any_lines_keep_their_partner(tmp_path_factory, pairs, final_newline):
     assert read == clean
 
 
-def test_src_and_tgt_name_two_files(tmp_path):
+def test_src_and_tgt_name_two_files(tmp_path: Path) -> None:
     write_sides(tmp_path)
     files = Input(src=str(tmp_path / "train.en"), tgt=str(tmp_path / "train.de"))
     assert pairs_of(files) == PAIRS
 
 
-def test_the_other_direction_reads_the_same_files(tmp_path):
+def test_the_other_direction_reads_the_same_files(tmp_path: Path) -> None:
     prefix = write_sides(tmp_path)
     assert pairs_of(Input(prefix=prefix), "de", "en") == [(german, english) for english, german in PAIRS]
 
 
 @pytest.mark.parametrize("suffix", COMPRESSORS)
-def test_compressed_files_read_like_plain_ones(tmp_path, suffix):
+def test_compressed_files_read_like_plain_ones(tmp_path: Path, suffix: str) -> None:
     prefix = write_sides(tmp_path)
     for language in ("en", "de"):
         path = tmp_path / f"train.{language}"
@@ -112,7 +108,7 @@ def test_compressed_files_read_like_plain_ones(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("suffix", COMPRESSORS)
-def test_a_cut_or_false_archive_is_refused_by_name(tmp_path, suffix):
+def test_a_cut_or_false_archive_is_refused_by_name(tmp_path: Path, suffix: str) -> None:
     write_sides(tmp_path)
     whole = COMPRESSORS[suffix]((tmp_path / "train.en").read_bytes())
     for bad in (whole[: len(whole) // 2], b"no archive at all"):
@@ -121,33 +117,35 @@ def test_a_cut_or_false_archive_is_refused_by_name(tmp_path, suffix):
             pairs_of(Input(src=str(tmp_path / f"bad.en{suffix}"), tgt=str(tmp_path / "train.de")))
 
 
-def test_windows_line_ends_and_byte_order_marks_are_no_text(tmp_path):
+def test_windows_line_ends_and_byte_order_marks_are_no_text(tmp_path: Path) -> None:
     (tmp_path / "train.en").write_bytes(b"\xef\xbb\xbfOne.\r\nTwo.\r\n")
     (tmp_path / "train.de").write_bytes(b"Eins.\nZwei.")
     assert pairs_of(Input(prefix=str(tmp_path / "train"))) == [("One.", "Eins."), ("Two.", "Zwei.")]
 
 
-def test_broken_bytes_stay_apart_from_text(tmp_path):
+def test_broken_bytes_stay_apart_from_text(tmp_path: Path) -> None:
     (tmp_path / "train.en").write_bytes(b"caf\xe9\n")
     (tmp_path / "train.de").write_bytes("Café\n".encode())
     assert pairs_of(Input(prefix=str(tmp_path / "train"))) == [("caf\udce9", "Café")]
 
 
-def test_utf_16_is_refused(tmp_path):
+def test_utf_16_is_refused(tmp_path: Path) -> None:
     for encoding in ("utf-16-le", "utf-16-be"):
         (tmp_path / "a.tsv").write_bytes("\ufeffa house\tein Haus\n".encode(encoding))
         with pytest.raises(DataError, match=r"a\.tsv: UTF-16, not UTF-8 text"):
             pairs_of(Input(pairs=str(tmp_path / "a.tsv")))
 
 
-def test_empty_files_hold_no_pairs(tmp_path):
+def test_empty_files_hold_no_pairs(tmp_path: Path) -> None:
     assert pairs_of(Input(prefix=write_sides(tmp_path, pairs=[]))) == []
 
 
 @pytest.mark.parametrize(
     ("source_count", "target_count"), [(5, 3), (3, 5), (1, 0), (BLOCK + 1, BLOCK), (3, 2 * BLOCK + 7)]
 )
-def test_unequal_files_are_refused_with_both_counts_and_the_first_lonely_line(tmp_path, source_count, target_count):
+def test_unequal_files_are_refused_with_both_counts_and_the_first_lonely_line(
+    tmp_path: Path, source_count: int, target_count: int
+) -> None:
     write_lines(tmp_path / "a.en", ["x"] * source_count)
     write_lines(tmp_path / "a.de", ["y"] * target_count)
     longer = "en" if source_count > target_count else "de"
@@ -158,7 +156,7 @@ def test_unequal_files_are_refused_with_both_counts_and_the_first_lonely_line(tm
     assert f"a.{longer}:{min(source_count, target_count) + 1} is the first line without a partner" in message
 
 
-def test_a_missing_file_is_named(tmp_path):
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nowhere\.en: no such file"):
         pairs_of(Input(prefix=str(tmp_path / "nowhere")))
     with pytest.raises(DataError, match=r"train\.en\.en: no such file, .*train\.en is one file, name what both"):
@@ -167,7 +165,7 @@ def test_a_missing_file_is_named(tmp_path):
         pairs_of(Input(src=str(tmp_path), tgt=str(tmp_path)))
 
 
-def test_pairs_know_the_number_of_their_line(tmp_path):
+def test_pairs_know_the_number_of_their_line(tmp_path: Path) -> None:
     prefix = write_sides(tmp_path, pairs=[(str(number), "x") for number in range(2 * BLOCK + 5)])
     blocks = list(read_pairs(Input(prefix=prefix), "en", "de", seed=1))
     assert all([int(text) + 1 for text in block.source] == list(block.numbers) for block in blocks)
@@ -177,12 +175,12 @@ def test_pairs_know_the_number_of_their_line(tmp_path):
 # --- Tables ------------------------------------------------------------------------------------------------------
 
 
-def test_tsv_is_source_then_target(tmp_path):
+def test_tsv_is_source_then_target(tmp_path: Path) -> None:
     write_lines(tmp_path / "a.tsv", ["\t".join(pair) for pair in PAIRS])
     assert pairs_of(Input(pairs=str(tmp_path / "a.tsv"))) == PAIRS
 
 
-def test_tsv_columns_are_named_by_a_header_or_by_the_config(tmp_path):
+def test_tsv_columns_are_named_by_a_header_or_by_the_config(tmp_path: Path) -> None:
     rows = [f"{number}\t{german}\t{english}" for number, (english, german) in enumerate(PAIRS)]
     write_lines(tmp_path / "a.tsv", ["id\tde\ten", *rows])
     write_lines(tmp_path / "b.tsv", rows)
@@ -192,7 +190,7 @@ def test_tsv_columns_are_named_by_a_header_or_by_the_config(tmp_path):
         assert pairs_of(source, "de", "en") == [(german, english) for english, german in PAIRS]
 
 
-def test_tsv_quotes_are_text_unless_the_config_says_quoted(tmp_path):
+def test_tsv_quotes_are_text_unless_the_config_says_quoted(tmp_path: Path) -> None:
     (tmp_path / "a.tsv").write_text('"Yes," he said.\t"Ja"\n"a ""b"""\t"c\td"\n', "utf-8")
     (literal,) = read_pairs(Input(pairs=str(tmp_path / "a.tsv")), "en", "de", seed=1)
     assert (literal.source[0], literal.target[0]) == ('"Yes," he said.', '"Ja"')
@@ -204,7 +202,7 @@ def test_tsv_quotes_are_text_unless_the_config_says_quoted(tmp_path):
     assert (quoted.problems, quoted.line_feeds) == ({}, 1)
 
 
-def test_tsv_without_the_languages_is_refused(tmp_path):
+def test_tsv_without_the_languages_is_refused(tmp_path: Path) -> None:
     write_lines(tmp_path / "a.tsv", ["one column"])
     with pytest.raises(DataError, match=r"a\.tsv:1: 1 column"):
         pairs_of(Input(pairs=str(tmp_path / "a.tsv")))
@@ -216,7 +214,7 @@ def test_tsv_without_the_languages_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["", *COMPRESSORS])
-def test_jsonl_has_a_key_for_each_language(tmp_path, suffix):
+def test_jsonl_has_a_key_for_each_language(tmp_path: Path, suffix: str) -> None:
     flat = [json.dumps({"de": german, "en": english}) for english, german in PAIRS]
     nested = [
         json.dumps({"translation": {"de": german, "en": english}}, ensure_ascii=False) for english, german in PAIRS
@@ -227,7 +225,7 @@ def test_jsonl_has_a_key_for_each_language(tmp_path, suffix):
     assert pairs_of(Input(pairs=str(path))) == PAIRS + PAIRS
 
 
-def test_jsonl_rows_that_are_no_pairs_are_told(tmp_path):
+def test_jsonl_rows_that_are_no_pairs_are_told(tmp_path: Path) -> None:
     lines = [
         '{"en": "a", "de": "b"}',
         "{broken",
@@ -244,7 +242,7 @@ def test_jsonl_rows_that_are_no_pairs_are_told(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])
-def test_parquet_columns_or_translations(tmp_path, suffix):
+def test_parquet_columns_or_translations(tmp_path: Path, suffix: str) -> None:
     columns = {"de": GERMAN, "en": ENGLISH, "id": list(range(len(PAIRS)))}
     structs = {"translation": [{"de": german, "en": english} for english, german in PAIRS]}
     for name, table in (("columns", columns), ("structs", structs)):
@@ -255,7 +253,7 @@ def test_parquet_columns_or_translations(tmp_path, suffix):
         assert pairs_of(Input(pairs=str(path))) == PAIRS
 
 
-def test_parquet_without_the_languages_or_damaged_is_refused(tmp_path):
+def test_parquet_without_the_languages_or_damaged_is_refused(tmp_path: Path) -> None:
     write_parquet(tmp_path / "a.parquet", {"fr": ["x"], "en": ["y"]})
     with pytest.raises(DataError, match=r"a\.parquet: no text column de"):
         pairs_of(Input(pairs=str(tmp_path / "a.parquet")))
@@ -264,7 +262,7 @@ def test_parquet_without_the_languages_or_damaged_is_refused(tmp_path):
         pairs_of(Input(pairs=str(tmp_path / "b.parquet")))
 
 
-def test_a_null_is_an_empty_side(tmp_path):
+def test_a_null_is_an_empty_side(tmp_path: Path) -> None:
     write_parquet(tmp_path / "a.parquet", {"de": ["x", None], "en": ["y", "z"]})
     assert pairs_of(Input(pairs=str(tmp_path / "a.parquet"))) == [("y", "x"), ("z", "")]
 
@@ -273,7 +271,7 @@ def test_a_null_is_an_empty_side(tmp_path):
 
 
 @pytest.fixture
-def wmt_folder(tmp_path):
+def wmt_folder(tmp_path: Path) -> Path:
     """The layout of wmt/wmt14: Parquet shards with a Translation feature, named by a header in README.md."""
     folder = tmp_path / "wmt14"
     features = {"translation": {"languages": ["de", "en"], "_type": "Translation"}}
@@ -294,26 +292,26 @@ def wmt_folder(tmp_path):
     return folder
 
 
-def test_a_local_folder_with_wmt14s_schema(wmt_folder):
+def test_a_local_folder_with_wmt14s_schema(wmt_folder: Path) -> None:
     source = Input(dataset=str(wmt_folder), config="de-en", split="train")
     assert pairs_of(source) == PAIRS
     assert pairs_of(source, "de", "en") == [(german, english) for english, german in PAIRS]
     assert pairs_of(Input(dataset=str(wmt_folder), config="de-en", split="test")) == PAIRS[:2]
 
 
-def test_a_local_folder_with_a_column_for_each_language(tmp_path):
+def test_a_local_folder_with_a_column_for_each_language(tmp_path: Path) -> None:
     write_lines(tmp_path / "train.jsonl", [json.dumps({"en": english, "de": german}) for english, german in PAIRS])
     assert pairs_of(Input(dataset=str(tmp_path))) == PAIRS
 
 
-def test_a_wrong_split_or_config_names_those_there_are(wmt_folder):
+def test_a_wrong_split_or_config_names_those_there_are(wmt_folder: Path) -> None:
     with pytest.raises(DataError, match=r"valid.*\['train', 'test'\]"):
         pairs_of(Input(dataset=str(wmt_folder), config="de-en", split="valid"))
     with pytest.raises(DataError, match="de-en"):
         pairs_of(Input(dataset=str(wmt_folder), config="fr-en"))
 
 
-def test_a_folder_that_is_not_there_is_not_looked_for_on_the_hub():
+def test_a_folder_that_is_not_there_is_not_looked_for_on_the_hub() -> None:
     with pytest.raises(DataError, match="no such folder"):
         source_files(Input(dataset="./no/such/folder"), "en", "de")
 
@@ -322,19 +320,19 @@ def test_a_folder_that_is_not_there_is_not_looked_for_on_the_hub():
 
 
 @pytest.mark.parametrize("header", ["en\tde", "EN\tDE", " en \tde"])
-def test_a_header_line_is_no_pair_even_where_columns_are_given(tmp_path, header):
+def test_a_header_line_is_no_pair_even_where_columns_are_given(tmp_path: Path, header: str) -> None:
     write_lines(tmp_path / "a.tsv", [header, "a house\tein Haus"])
     for columns in ((), ("en", "de")):
         (block,) = read_pairs(Input(pairs=str(tmp_path / "a.tsv"), columns=columns), "en", "de", seed=1)
         assert (block.source, block.target, list(block.numbers)) == (["a house"], ["ein Haus"], [2])
 
 
-def quoted_table(tmp_path, rows: list[str]) -> Input:
+def quoted_table(tmp_path: Path, rows: list[str]) -> Input:
     write_lines(tmp_path / "a.tsv", rows)
     return Input(pairs=str(tmp_path / "a.tsv"), quoted=True)
 
 
-def test_quoted_rows_are_numbered_by_the_line_they_begin_on(tmp_path):
+def test_quoted_rows_are_numbered_by_the_line_they_begin_on(tmp_path: Path) -> None:
     rows = ["one\teins", '"two\nlines"\t"zwei\n\nZeilen"', "broken row", "three\tdrei"]
     (block,) = read_pairs(quoted_table(tmp_path, rows), "en", "de", seed=1)
     assert list(block.numbers) == [1, 2, 6, 7]
@@ -344,12 +342,12 @@ def test_quoted_rows_are_numbered_by_the_line_they_begin_on(tmp_path):
 @pytest.mark.parametrize(
     "after", [["b\tc"] * 3, ["b\tc"] * 300, ['"b"\t"c"'] * 300, ["b\tc"] * 150 + ['"b"\tc']], ids=len
 )
-def test_a_quote_that_nobody_closes_is_refused_with_its_line(tmp_path, after):
+def test_a_quote_that_nobody_closes_is_refused_with_its_line(tmp_path: Path, after: list[str]) -> None:
     with pytest.raises(DataError, match=r"a\.tsv:3: a quote in the row that begins here is not closed"):
         list(read_pairs(quoted_table(tmp_path, ["a\tb", '"x"\ty', '"lonely\td', *after]), "en", "de", seed=1))
 
 
-def test_a_giant_line_is_cut_where_it_is_seen_to_be_too_long(tmp_path, monkeypatch):
+def test_a_giant_line_is_cut_where_it_is_seen_to_be_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mt.data.lines.LONGEST_LINE", 1000)
     write_lines(tmp_path / "a.en", ["x" * 1000, "y" * 5000, "é" * 1001, "fine", "z" * 3000])
     write_lines(tmp_path / "a.de", list("abcde"))
@@ -375,12 +373,12 @@ def test_a_giant_line_is_cut_where_it_is_seen_to_be_too_long(tmp_path, monkeypat
         ({"prefix": "somebody/a-set"}, r"\{dataset: somebody/a-set, split: train\}"),
     ],
 )
-def test_what_is_no_file_here_has_a_sentence_of_its_own(given, said):
+def test_what_is_no_file_here_has_a_sentence_of_its_own(given: dict[str, Any], said: str) -> None:
     with pytest.raises(DataError, match=said):
         source_files(Input(**given), "en", "de")
 
 
-def test_a_folder_of_parquet_needs_no_readme(wmt_folder, tmp_path):
+def test_a_folder_of_parquet_needs_no_readme(wmt_folder: Path, tmp_path: Path) -> None:
     (wmt_folder / "README.md").unlink()
     assert pairs_of(Input(dataset=str(wmt_folder), config="de-en", split="train")) == PAIRS
     assert pairs_of(Input(dataset=str(wmt_folder), config="de-en", split="test")) == PAIRS[:2]
@@ -389,7 +387,7 @@ def test_a_folder_of_parquet_needs_no_readme(wmt_folder, tmp_path):
         pairs_of(Input(dataset=str(wmt_folder), config="de-en", split="valid"))
 
 
-def test_a_hub_out_of_reach_is_tried_once_also_after_a_local_folder_was_read(wmt_folder):
+def test_a_hub_out_of_reach_is_tried_once_also_after_a_local_folder_was_read(wmt_folder: Path) -> None:
     """Its libraries alone would try for 23 s."""
     code = (
         "from mt.config import Input; from mt.data.sources import read_pairs\n"
@@ -412,14 +410,14 @@ def test_a_hub_out_of_reach_is_tried_once_also_after_a_local_folder_was_read(wmt
     assert tries == 1
 
 
-def test_the_demo_grammar_is_a_source_of_files():
+def test_the_demo_grammar_is_a_source_of_files() -> None:
     assert {path.name for path in source_files(Input(demo=20), "en", "de")} >= {"sentences.py", "verbs.py"}
 
 
 # --- The demo grammar, and what sources say of themselves ---------------------------------------------------------
 
 
-def test_the_demo_grammar_speaks_both_ways():
+def test_the_demo_grammar_speaks_both_ways() -> None:
     forth, back = pairs_of(Input(demo=20)), pairs_of(Input(demo=20), "de", "en")
     assert len(forth) == 20
     assert back == [(german, english) for english, german in forth]
@@ -427,7 +425,7 @@ def test_the_demo_grammar_speaks_both_ways():
         pairs_of(Input(demo=20), "en", "fr")
 
 
-def test_sources_know_their_files_and_names(tmp_path, wmt_folder):
+def test_sources_know_their_files_and_names(tmp_path: Path, wmt_folder: Path) -> None:
     prefix = write_sides(tmp_path)
     assert source_files(Input(prefix=prefix), "en", "de") == [tmp_path / "train.en", tmp_path / "train.de"]
     assert len(source_files(Input(dataset=str(wmt_folder), config="de-en"), "en", "de")) == 4
@@ -435,7 +433,9 @@ def test_sources_know_their_files_and_names(tmp_path, wmt_folder):
     assert name_of(Input(prefix=prefix)) == prefix
 
 
-def test_the_share_read_grows_evenly_to_the_whole(tmp_path, wmt_folder, monkeypatch):
+def test_the_share_read_grows_evenly_to_the_whole(
+    tmp_path: Path, wmt_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Progress shows it, so that a compressed source of unknown length has a time to its end."""
     monkeypatch.setattr("mt.data.pairs.BLOCK", 1000)
     rng = random.Random(1)
@@ -457,7 +457,7 @@ def test_the_share_read_grows_evenly_to_the_whole(tmp_path, wmt_folder, monkeypa
         assert shares[-1] > 0.95
 
 
-def test_the_share_of_a_folder_is_known_where_its_header_says_how_many_rows(wmt_folder):
+def test_the_share_of_a_folder_is_known_where_its_header_says_how_many_rows(wmt_folder: Path) -> None:
     source = Input(dataset=str(wmt_folder), config="de-en", split="train")
     assert [block.share for block in read_pairs(source, "en", "de", 1)] == [0]
     header = (wmt_folder / "README.md").read_text()

@@ -1,5 +1,7 @@
 """Laws of teacher forcing: torch's log-softmax is the oracle; all logits together are never in memory."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -79,12 +81,12 @@ def test_training_validation_and_forced_scores_agree(model: Transformer, corpus:
     torch.testing.assert_close(target_log_probabilities(packed, whole(corpus)), logp_N, rtol=0, atol=1e-5)
 
 
-class MostLogits(TorchDispatchMode):
+class MostLogits(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes the most rows of V columns that an operation gives."""
 
     rows = 0
 
-    def __torch_dispatch__(self, operation, types, inputs=(), options=None):  # type: ignore[no-untyped-def]
+    def __torch_dispatch__(self, operation: Any, types: Any, inputs: Any = (), options: Any = None) -> Any:
         out = operation(*inputs, **(options or {}))
         wide = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor) and leaf.shape[-1:] == (V,)]
         self.rows = max([self.rows, *(leaf.numel() // V for leaf in wide)])
@@ -93,7 +95,7 @@ class MostLogits(TorchDispatchMode):
 
 def test_all_logits_are_never_in_memory_together(model: Transformer, corpus: Corpus) -> None:
     for work in (mean_loss, lambda model, corpus, _: target_log_probabilities(model, whole(corpus))):
-        with MostLogits() as most:
+        with MostLogits() as most:  # type: ignore[no-untyped-call]
             work(model, corpus, 10_000)
         assert 8 <= most.rows <= CONFIG.d_model < len(whole(corpus).targets_N)  # a chunk; the embedding, transposed
 

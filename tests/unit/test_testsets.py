@@ -11,6 +11,7 @@ from helpers import write_lines
 
 import mt.evaluate.testsets as testsets
 from mt.errors import DataError, UsageError
+from mt.files import read_lines
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 NOWHERE = {"https_proxy": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9"}  # the discard port: no network
@@ -172,17 +173,17 @@ def test_the_hub_has_newstest2014() -> None:
 def test_lines_end_at_line_feeds_alone(tmp_path: Path) -> None:
     path = tmp_path / "text"
     path.write_bytes("\ufeffein\rs\nzw\u2028ei\r\n\n  drei\x85 ".encode())
-    assert testsets.read_lines(path) == ["ein\rs", "zw\u2028ei", "", "  drei\x85 "]
+    assert read_lines(path) == ["ein\rs", "zw\u2028ei", "", "  drei\x85 "]
     path.write_bytes(b"")
-    assert testsets.read_lines(path) == []
+    assert read_lines(path) == []
 
 
 def test_a_file_that_is_no_text_is_named_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "latin1"
     path.write_bytes("gut\nschön\n".encode("latin-1"))
     with pytest.raises(DataError, match=r"latin1:2: not UTF-8"):
-        testsets.read_lines(path)
+        read_lines(path)
     with pytest.raises(DataError, match="no such file"):
-        testsets.read_lines(tmp_path / "absent")
+        read_lines(tmp_path / "absent")
     with pytest.raises(DataError, match="cannot be read"):
-        testsets.read_lines(tmp_path)
+        read_lines(tmp_path)

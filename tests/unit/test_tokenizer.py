@@ -29,17 +29,17 @@ def tokenizer() -> Tokenizer:
 
 @settings(max_examples=500, deadline=None)
 @given(any_line)
-def test_any_line_survives_encoding_and_decoding(tokenizer, line):
+def test_any_line_survives_encoding_and_decoding(tokenizer: Tokenizer, line: str) -> None:
     assert tokenizer.decode(tokenizer.encode([line])) == [line]
 
 
 @given(st.lists(any_line, max_size=5))
-def test_lines_do_not_influence_each_other(tokenizer, lines):
+def test_lines_do_not_influence_each_other(tokenizer: Tokenizer, lines: list[str]) -> None:
     assert tokenizer.encode(lines) == [tokenizer.encode([line])[0] for line in lines]
 
 
 @given(st.lists(st.integers(0, 339), max_size=50))
-def test_any_ids_decode_to_one_line(tokenizer, ids):
+def test_any_ids_decode_to_one_line(tokenizer: Tokenizer, ids: list[int]) -> None:
     (line,) = tokenizer.decode([ids])
     assert "\n" not in line
 
@@ -60,83 +60,83 @@ def test_any_ids_decode_to_one_line(tokenizer, ids):
         "<s></s><pad><unk><0x41>",
     ],
 )
-def test_what_other_tokenizers_change_stays(tokenizer, line):
+def test_what_other_tokenizers_change_stays(tokenizer: Tokenizer, line: str) -> None:
     assert tokenizer.decode(tokenizer.encode([line])) == [line]
 
 
-def test_encoding_adds_no_special_ids(tokenizer):
+def test_encoding_adds_no_special_ids(tokenizer: Tokenizer) -> None:
     ids = {index for line in tokenizer.encode([*sentences(50), "<s> </s> <unk> <pad>"]) for index in line}
     assert ids.isdisjoint({PAD, BOS, EOS, UNK})
 
 
-def test_decoding_ends_at_eos_and_leaves_out_special_ids(tokenizer):
+def test_decoding_ends_at_eos_and_leaves_out_special_ids(tokenizer: Tokenizer) -> None:
     cat, dog = (ids[0] for ids in tokenizer.encode(["cat", "dog"]))
     outputs = [[BOS, cat, PAD, UNK, EOS, dog, EOS], [], [EOS, dog], [cat, PAD, PAD]]
     assert tokenizer.decode(outputs) == ["cat", "", "", "cat"]
 
 
-def test_same_sentences_make_the_same_tokenizer():
+def test_same_sentences_make_the_same_tokenizer() -> None:
     first, second = train_tokenizer(sentences(), 340), train_tokenizer(sentences(), 340)
     assert first.model_bytes == second.model_bytes
     assert first.fingerprint == second.fingerprint
 
 
-def test_fingerprint_tells_vocabularies_apart(tokenizer):
+def test_fingerprint_tells_vocabularies_apart(tokenizer: Tokenizer) -> None:
     assert tokenizer.fingerprint != train_tokenizer(sentences(), 320).fingerprint
 
 
-def test_vocabulary_has_the_asked_size(tokenizer):
+def test_vocabulary_has_the_asked_size(tokenizer: Tokenizer) -> None:
     assert len(tokenizer) == 340
 
 
-def test_tokenizer_is_rebuilt_from_its_bytes(tokenizer):
+def test_tokenizer_is_rebuilt_from_its_bytes(tokenizer: Tokenizer) -> None:
     again = Tokenizer(tokenizer.model_bytes)
     assert again.fingerprint == tokenizer.fingerprint
     assert again.encode(sentences()) == tokenizer.encode(sentences())
 
 
-def test_threads_encode_alike(tokenizer):
+def test_threads_encode_alike(tokenizer: Tokenizer) -> None:
     with ThreadPoolExecutor(4) as pool:
         results = list(pool.map(tokenizer.encode, [sentences()] * 8))
     assert results == [tokenizer.encode(sentences())] * 8
 
 
-def test_pieces_join_to_the_line(tokenizer):
+def test_pieces_join_to_the_line(tokenizer: Tokenizer) -> None:
     assert "".join(tokenizer.pieces("the small cat")).replace("\u2581", " ") == " the small cat"
 
 
-def test_words_and_bytes_are_told_from_other_pieces(tokenizer):
+def test_words_and_bytes_are_told_from_other_pieces(tokenizer: Tokenizer) -> None:
     (word,), spelt = tokenizer.encode(["cat"])[0], tokenizer.encode(["猫"])[0]
     assert tokenizer.starts_word(word)
     assert not tokenizer.is_byte(word)
     assert [tokenizer.is_byte(index) for index in spelt] == [False, True, True, True]
 
 
-def test_vocabulary_too_large_for_the_text_names_the_largest_that_fits():
+def test_vocabulary_too_large_for_the_text_names_the_largest_that_fits() -> None:
     with pytest.raises(DataError, match=r"data\.vocab_size 5000 is too high.*set it to \d+ or less") as error:
         train_tokenizer(sentences(), 5000)
     largest = int(str(error.value).split()[-3])
     assert len(train_tokenizer(sentences(), largest)) == largest
 
 
-def test_vocabulary_too_small_for_the_characters_names_the_smallest_that_fits():
+def test_vocabulary_too_small_for_the_characters_names_the_smallest_that_fits() -> None:
     with pytest.raises(DataError, match=r"data\.vocab_size 100 is too low.*set it to \d+ or more") as error:
         train_tokenizer(sentences(), 100)
     smallest = int(str(error.value).split()[-3])
     assert len(train_tokenizer(sentences(), smallest)) == smallest
 
 
-def test_no_sentences_are_refused():
+def test_no_sentences_are_refused() -> None:
     with pytest.raises(DataError, match="no text to learn from"):
         train_tokenizer([], 300)
 
 
-def test_what_is_no_model_is_refused():
+def test_what_is_no_model_is_refused() -> None:
     with pytest.raises(DataError, match="not a sentencepiece model"):
         Tokenizer(b"something else")
 
 
-def test_a_tokenizer_with_other_special_ids_is_refused():
+def test_a_tokenizer_with_other_special_ids_is_refused() -> None:
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(sentences()), model_writer=model, model_type="bpe", vocab_size=60, minloglevel=2
@@ -145,6 +145,6 @@ def test_a_tokenizer_with_other_special_ids_is_refused():
         Tokenizer(model.getvalue())
 
 
-def test_training_is_silent(capfd):
+def test_training_is_silent(capfd: pytest.CaptureFixture[str]) -> None:
     train_tokenizer(sentences(), 300)
     assert capfd.readouterr() == ("", "")

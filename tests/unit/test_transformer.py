@@ -9,7 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from mt.config import ModelConfig
-from mt.model.attention import AttentionMaps, attention_weights, look_ahead_mask, scaled_dot_product_attention
+from mt.model.attention import (
+    AttentionMaps,
+    SelfAttention,
+    attention_weights,
+    look_ahead_mask,
+    scaled_dot_product_attention,
+)
 from mt.model.layers import Dropout
 from mt.model.layout import PAD
 from mt.model.positions import positional_encoding
@@ -51,17 +57,17 @@ def torch_transformer(model: Transformer) -> nn.Transformer:
         copy(layer.linear2, ours.feed_forward.w2)
         copy(layer.norm1, ours.after_self_attention.norm)
         copy(layer.norm2, ours.after_feed_forward.norm)
-    for layer, ours in zip(theirs.decoder.layers, model.decoder, strict=True):
-        copy_self_attention(layer.self_attn, ours.self_attention)
-        cross = ours.cross_attention
+    for layer, own in zip(theirs.decoder.layers, model.decoder, strict=True):
+        copy_self_attention(layer.self_attn, own.self_attention)
+        cross = own.cross_attention
         layer.multihead_attn.in_proj_weight.data = torch.cat([cross.q.weight, cross.kv.weight])
         layer.multihead_attn.in_proj_bias.data = torch.cat([cross.q.bias, cross.kv.bias])
         copy(layer.multihead_attn.out_proj, cross.out)
-        copy(layer.linear1, ours.feed_forward.w1)
-        copy(layer.linear2, ours.feed_forward.w2)
-        copy(layer.norm1, ours.after_self_attention.norm)
-        copy(layer.norm2, ours.after_cross_attention.norm)
-        copy(layer.norm3, ours.after_feed_forward.norm)
+        copy(layer.linear1, own.feed_forward.w1)
+        copy(layer.linear2, own.feed_forward.w2)
+        copy(layer.norm1, own.after_self_attention.norm)
+        copy(layer.norm2, own.after_cross_attention.norm)
+        copy(layer.norm3, own.after_feed_forward.norm)
     return theirs.eval()
 
 
@@ -74,7 +80,7 @@ def copy(theirs: nn.Module, ours: nn.Module) -> None:
     theirs.load_state_dict(ours.state_dict())
 
 
-def copy_self_attention(theirs: nn.MultiheadAttention, ours: nn.Module) -> None:
+def copy_self_attention(theirs: nn.MultiheadAttention, ours: SelfAttention) -> None:
     theirs.in_proj_weight.data = ours.qkv.weight.data
     theirs.in_proj_bias.data = ours.qkv.bias.data
     copy(theirs.out_proj, ours.out)
@@ -116,7 +122,12 @@ def test_a_logit_depends_on_every_source_piece_and_on_no_neighbour_or_padding(mo
 def embedding_gradient(model: Transformer, source: Tensor, target: Tensor, side: str, position: int) -> Tensor:
     """The gradient of one logit of sentence 0 with respect to each embedded piece of one side, [N, D]."""
     embedded: list[Tensor] = []
-    model.embedding_dropout.register_forward_hook(lambda module, inputs, x: embedded.append(x) or x.retain_grad())
+
+    def remember(module: nn.Module, inputs: object, x: Tensor) -> None:
+        x.retain_grad()
+        embedded.append(x)
+
+    model.embedding_dropout.register_forward_hook(remember)
     logits_BTV = model(source, target)
     logits_BTV[0, position, 7].backward()
     gradient = embedded[0 if side == "source" else 1].grad
