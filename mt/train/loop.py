@@ -6,7 +6,6 @@ from contextlib import closing, nullcontext
 from dataclasses import replace
 from enum import IntEnum
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -26,7 +25,7 @@ from mt.console import Console, counted
 from mt.data.feed import prefetched, updates_from
 from mt.data.prepare import prepare
 from mt.data.prepared import Prepared, open_prepared
-from mt.device import choose_device, choose_precision, keep_freed_memory, repeat_exactly, warning_of
+from mt.device import choose_device, keep_freed_memory, repeat_exactly, warning_of
 from mt.distributed import LostContactError, World, joined
 from mt.errors import CheckpointError, MtError
 from mt.evaluate.bleu import missing_tokenizer
@@ -45,7 +44,14 @@ from mt.train.journal import Journal
 from mt.train.learner import Learner, make_learner
 from mt.train.progress import Progress
 from mt.train.rehearsal import check_size, rehearse
-from mt.train.resume import check_before_writing, prepared_in_passing, settings_to_begin_with, start_or_resume
+from mt.train.resume import (
+    check_before_writing,
+    prepared_in_passing,
+    session_of,
+    settings_to_begin_with,
+    start_or_resume,
+    with_precision,
+)
 from mt.train.saving import CheckpointWriter
 from mt.train.stop import Interrupted, StopRequest
 from mt.train.update import OutOfMemoryError, take_update
@@ -70,7 +76,7 @@ def train(config: Config, console: Console, init_from: Path | None = None, dry_r
     LostContactError when another process of the run died.
     """
     device = choose_device(config.train.device)
-    config = _with_precision(config, device)
+    config = with_precision(config, device)
     with joined(device) as world:
         try:
             _train(config, world, console if world.is_main else Console(quiet=True), init_from, dry_run)
@@ -117,18 +123,12 @@ def _train_prepared(config: Config, world: World, console: Console, init_from: P
             _run_updates(learner, progress, prepared, writer, world, None, console)
             return
         write_whole(folder / CONFIG, dump_config(config))
-        note_session(folder, _session(learner, progress, world, init_from))
+        note_session(folder, session_of(learner, progress, world, init_from))
         with closing(MetricsLog(folder / METRICS, progress.update, console, config.train.tensorboard)) as log:
             progress = _run_updates(learner, progress, prepared, writer, world, log, console)
             _average_last(learner, progress, prepared, log, console)
     console.say(f"done: {counted(progress.update, 'update')} ({progress.end(config.train)})")
     console.say(f"translate with  mt translate --ckpt {folder}")
-
-
-def _with_precision(config: Config, device: torch.device) -> Config:
-    """What `auto` stands for here, so that the run goes on in it elsewhere too."""
-    precision = str(choose_precision(config.train.precision, device)).removeprefix("torch.")
-    return config.model_copy(update={"train": config.train.model_copy(update={"precision": precision})})
 
 
 def _prepare(config: Config, world: World, console: Console) -> Prepared:
@@ -157,19 +157,6 @@ def _new_learner(config: Config, prepared: Prepared, world: World, console: Cons
     return learner
 
 
-def _session(learner: Learner, progress: Progress, world: World, init_from: Path | None) -> dict[str, Any]:
-    """What env.json is to say of this start."""
-    device = learner.model.device
-    return {
-        "update": progress.update,
-        "init_from": None if init_from is None else str(init_from),
-        "data": progress.data,
-        "processes": world.size,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "precision": learner.config.train.precision,
-    }
-
-
 def _run_updates(
     learner: Learner,
     progress: Progress,
@@ -183,7 +170,10 @@ def _run_updates(
     journal = Journal(learner.config, prepared, log, console)
     updates = learner.config.train.updates
     with StopRequest() as stop, writer, console.bar("training", updates, progress.update) as journal.show:
-        return take_updates(learner, progress, prepared, writer, world, journal, stop)
+        progress = take_updates(learner, progress, prepared, writer, world, journal, stop)
+    if stop.requested:  # while the last checkpoint was written
+        raise _stopped(progress)
+    return progress
 
 
 def take_updates(
@@ -217,7 +207,7 @@ def take_updates(
                 if world.is_main and progress.update:
                     writer.save(learner, progress, stop_name(progress.update))
                 world.barrier()  # whoever leaves first takes the others with it
-                raise Interrupted(f"stopped at update {progress.update:,}; the same command goes on from there")
+                raise _stopped(progress)
             if verdict == Verdict.FINISHED:
                 return progress
             micro_batches, next_cursor = next(batches)
@@ -236,6 +226,10 @@ def take_updates(
         raise _saved_alone(learner, progress, writer, world, error) from None
     finally:
         batches.close()
+
+
+def _stopped(progress: Progress) -> Interrupted:
+    return Interrupted(f"stopped at update {progress.update:,}; the same command goes on from there")
 
 
 def _verdict(progress: Progress, learner: Learner, stop: StopRequest) -> Verdict:

@@ -4,6 +4,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
 
 from mt.checkpoint import Checkpoint, load_checkpoint, read_config, resumable_checkpoints
 from mt.config import Config, differences
@@ -11,6 +14,7 @@ from mt.console import Console, counted
 from mt.data.prepare import what_changed, why_prepare
 from mt.data.prepared import Prepared
 from mt.data.tokenizer import Tokenizer
+from mt.device import choose_precision
 from mt.distributed import World
 from mt.errors import CheckpointError
 from mt.run_folder import Choice, begun_with, check_settings, choose_checkpoint
@@ -19,6 +23,12 @@ from mt.train.optim import optimizer_state
 from mt.train.progress import Progress
 
 FINE_TUNING = {"schedule": "constant", "warmup": 100}  # of optim
+
+
+def with_precision(config: Config, device: torch.device) -> Config:
+    """What `auto` stands for here, so that the run goes on in it elsewhere too."""
+    precision = str(choose_precision(config.train.precision, device)).removeprefix("torch.")
+    return config.model_copy(update={"train": config.train.model_copy(update={"precision": precision})})
 
 
 def check_before_writing(config: Config, console: Console) -> None:
@@ -149,3 +159,16 @@ def _warm_start(learner: Learner, prepared: Prepared, choice: Choice, console: C
         raise CheckpointError(f"{path} is a model of other sizes ({sizes}): take over its model settings")
     learner.load(checkpoint.weights)
     console.say(f"weights from {choice}")
+
+
+def session_of(learner: Learner, progress: Progress, world: World, init_from: Path | None) -> dict[str, Any]:
+    """What env.json is to say of this start."""
+    device = learner.model.device
+    return {
+        "update": progress.update,
+        "init_from": None if init_from is None else str(init_from),
+        "data": progress.data,
+        "processes": world.size,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "precision": learner.config.train.precision,
+    }
