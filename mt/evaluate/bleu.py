@@ -86,18 +86,19 @@ def multi30k_bleu(hypotheses: Sequence[str], *references: Sequence[str], lang: s
 
 
 def exact_matches(hypotheses: Sequence[str], *references: Sequence[str]) -> float:
-    """The share of lines, 0 to 1, equal to one of their references but for outer white space."""
+    """The share of lines, 0 to 1, that `is_exact`."""
     check_lengths(hypotheses, *references)
-    hits = sum(
-        hypothesis.strip() in [reference.strip() for reference in given]
-        for hypothesis, *given in zip(hypotheses, *references, strict=True)
-    )
-    return hits / len(hypotheses)
+    hits = [is_exact(hypothesis, given) for hypothesis, *given in zip(hypotheses, *references, strict=True)]
+    return sum(hits) / len(hits)
+
+
+def is_exact(hypothesis: str, references: Sequence[str]) -> bool:
+    """Whether a line equals one of its references but for outer white space."""
+    return hypothesis.strip() in [reference.strip() for reference in references]
 
 
 def sentence_chrf(hypotheses: Sequence[str], *references: Sequence[str]) -> list[float]:
     """chrF2 of each sentence alone, for looking at single sentences: 0 to 100."""
-    check_lengths(hypotheses, *references)
     metric = CHRF()
     return [
         float(metric.sentence_score(text, given).score) for text, *given in zip(hypotheses, *references, strict=True)
@@ -182,8 +183,8 @@ def _tokenized_score(
     score = _score(
         name,
         metric,
-        [tokenize(text) for text in hypotheses],
-        [[tokenize(text) for text in reference] for reference in references],
+        list(map(tokenize, hypotheses)),
+        [list(map(tokenize, reference)) for reference in references],
     )
     signature = metric.get_signature()
     signature.update("tok", tokenizer)

@@ -95,13 +95,13 @@ def evaluate(request: Request, console: Console) -> Evaluation:
         if system.run is not None:
             found = score_dicts(result.scores, testset.title, system.name)
             add_records(system.run / "scores.json", found, ("testset", "system", "name"), console)
-    several = len(systems) > 1
+    translations = {system.name: system.translations for system in systems}
     return Evaluation(
         testset=testset.title,
         sentences=len(testset.references[0]),
         references=len(testset.references),
         results=results,
-        comparisons=_compare(systems, testset) if several else [],
+        comparisons=compare(translations, *testset.references, lang=testset.target) if len(systems) > 1 else [],
         contrasts=[_contrast(systems[0], system, testset) for system in systems[1:]],
     )
 
@@ -172,7 +172,7 @@ def _check(system: System, testset: TestSet) -> None:
 def _result(system: System, testset: TestSet, request: Request) -> Result:
     hypotheses, references, sources, lang = system.translations, testset.references, testset.sources, testset.target
     found = _scores(hypotheses, references, request, lang)
-    analysis = analyse(hypotheses, *references, sources=sources or None, lang=lang) if request.analysis else None
+    analysis = analyse(hypotheses, *references, sources=sources, lang=lang) if request.analysis else None
     return Result(system.name, found, exact_matches(hypotheses, *references), analysis)
 
 
@@ -185,15 +185,9 @@ def _scores(hypotheses: Sequence[str], references: Sequence[Sequence[str]], requ
     return found
 
 
-def _compare(systems: Sequence[System], testset: TestSet) -> list[Comparison]:
-    translations = {system.name: system.translations for system in systems}
-    return compare(translations, *testset.references, lang=testset.target)
-
-
 def _contrast(first: System, system: System, testset: TestSet) -> Contrast:
-    sources = testset.sources or None
-    gains, losses = largest_differences(first.translations, system.translations, *testset.references, sources=sources)
-    return Contrast(system.name, gains, losses)
+    texts = first.translations, system.translations, *testset.references
+    return Contrast(system.name, *largest_differences(*texts, sources=testset.sources))
 
 
 # --- What a run directory keeps of them: lists of objects, which `mt report` reads -----------------------------------

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from sacrebleu import CHRF
 from sacrebleu.significance import PairedTest, Result
 
-from mt.errors import DataError, UsageError
-from mt.evaluate.bleu import bleu_metric, check_lengths, sentence_chrf
+from mt.evaluate.bleu import bleu_metric, sentence_chrf
 
 
 @dataclass(frozen=True)
@@ -56,16 +55,8 @@ def compare(
 
     A p-value is the probability of a difference this large if the two systems were equally good.
     TER is left out: its alignment takes minutes.
-    Raises UsageError for fewer than two systems and DataError for unequal lengths.
     Source: Koehn (2004) and Riezler and Maxwell (2005), as computed by sacreBLEU with its seed.
     """
-    if len(systems) < 2:
-        raise UsageError("a comparison needs at least two systems: give another --hyp or --ckpt")
-    for name, hypotheses in systems.items():
-        try:
-            check_lengths(hypotheses, *references)
-        except DataError as error:
-            raise DataError(f"{name}: {error}") from None
     bootstrap_signatures, bootstrap = _paired_test("bs", systems, references, lang, resamples)
     randomization_signatures, randomization = _paired_test("ar", systems, references, lang, trials)
     equal = [list(hypotheses) == list(next(iter(systems.values()))) for hypotheses in systems.values()]
@@ -84,20 +75,15 @@ def largest_differences(
     baseline: Sequence[str],
     system: Sequence[str],
     *references: Sequence[str],
-    sources: Sequence[str] | None = None,
+    sources: Sequence[str] = (),
     count: int = 5,
 ) -> tuple[list[Difference], list[Difference]]:
-    """The sentences whose chrF2 the system raised most, and those it lowered most, largest first.
-
-    Raises DataError for unequal lengths.
-    """
+    """The sentences whose chrF2 the system raised most, and those it lowered most, largest first."""
     before, after = sentence_chrf(baseline, *references), sentence_chrf(system, *references)
-    if sources is not None and len(sources) != len(system):
-        raise DataError(f"{len(system):,} hypotheses but {len(sources):,} sources: they must match line for line")
     differences = [
         Difference(
             line=row + 1,
-            source=sources[row] if sources is not None else None,
+            source=sources[row] if sources else None,
             reference=references[0][row],
             baseline=baseline[row],
             system=system[row],
@@ -118,10 +104,8 @@ def _paired_test(
     metrics = {"BLEU": bleu_metric(lang), "chrF2": CHRF()}
     test = PairedTest(list(systems.items()), metrics, references, test_type=kind, n_samples=samples)
     signatures, columns = test()
-    results = {name: [one for one in column if isinstance(one, Result)] for name, column in columns.items()}
-    return {name: signature.format() for name, signature in signatures.items()}, {
-        name: results[name] for name in metrics
-    }
+    results = {name: [one for one in columns[name] if isinstance(one, Result)] for name in metrics}
+    return {name: signature.format() for name, signature in signatures.items()}, results
 
 
 def _system_result(system: str, bootstrap: Result, randomization: Result, equal: bool) -> SystemResult:

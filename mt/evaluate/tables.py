@@ -6,7 +6,7 @@ from typing import Any
 
 from mt.evaluate.analysis import Analysis
 from mt.evaluate.bleu import Score
-from mt.evaluate.significance import Comparison, Difference, SystemResult
+from mt.evaluate.significance import Comparison, Difference
 
 _LINES_SHOWN = 8  # line numbers named for each fault
 _BAR = 40  # characters of the longest bar
@@ -58,30 +58,34 @@ def analysis_table(analysis: Analysis) -> str:
         "byte-fallback pieces": analysis.byte_pieces,
         "not detokenised": analysis.tokenized,
     }
-    rows = [[name, f"{len(lines):,}", _share(lines, analysis), _line_numbers(lines)] for name, lines in faults.items()]
+    count = analysis.sentences
+    rows = [[name, f"{len(at):,}", f"{len(at) / count:.1%}", _line_numbers(at)] for name, at in faults.items()]
     head = [["reference words", "sentences", "BLEU", "length ratio"]]
     buckets = [
         [bucket.words, f"{bucket.sentences:,}", f"{bucket.bleu:.2f}", f"{bucket.length_ratio:.3f}"]
         for bucket in analysis.buckets
     ]
-    whole = [["all", f"{analysis.sentences:,}", f"{analysis.bleu:.2f}", f"{analysis.length_ratio:.3f}"]]
+    whole = [["all", f"{count:,}", f"{analysis.bleu:.2f}", f"{analysis.length_ratio:.3f}"]]
     return _columns(rows, "<>><") + "\n\n" + _columns(head + buckets + whole, ">>>>")
 
 
 def _comparison_block(comparison: Comparison) -> str:
     head = [[comparison.metric, "", "95% interval", "p bootstrap", "p randomisation"]]
-    rows = [_comparison_row(system) for system in comparison.systems]
+    rows = [
+        [
+            system.system,
+            f"{system.value:.2f}",
+            _interval(system.mean, system.half_width),
+            _p_value(system.p_bootstrap),
+            _p_value(system.p_randomization),
+        ]
+        for system in comparison.systems
+    ]
     signatures = [
         f"bootstrap: {comparison.bootstrap_signature}",
         f"randomisation: {comparison.randomization_signature}",
     ]
     return "\n".join([_columns(head + rows, "<>>>>"), *signatures])
-
-
-def _comparison_row(result: SystemResult) -> list[str]:
-    interval = _interval(result.mean, result.half_width)
-    p_values = [_p_value(result.p_bootstrap), _p_value(result.p_randomization)]
-    return [result.system, f"{result.value:.2f}", interval, *p_values]
 
 
 def _difference_block(difference: Difference, baseline: str, system: str) -> str:
@@ -100,10 +104,6 @@ def _interval(mean: float | None, half_width: float | None) -> str:
 
 def _p_value(value: float | None) -> str:
     return "baseline" if value is None else f"{value:.4f}{'*' if value < 0.05 else ' '}"
-
-
-def _share(lines: Sequence[int], analysis: Analysis) -> str:
-    return f"{len(lines) / analysis.sentences:.1%}"
 
 
 def _line_numbers(lines: Sequence[int]) -> str:
