@@ -186,10 +186,12 @@ class OptimConfig(Section):
     beta1: Recipe[float] = Field(0.9, ge=0, lt=1)  # 5.3
     beta2: Recipe[float] = Field(0.98, ge=0, lt=1)  # 5.3
     eps: Recipe[float] = Field(1e-9, gt=0)  # 5.3
-    schedule: Recipe[Literal["paper", "constant"]] = "paper"  # 5.3; with --init-from constant, unless given
+    schedule: Recipe[Literal["paper", "constant", "linear"]] = "paper"  # 5.3; with --init-from constant, unless given
     warmup: Recipe[int] = Field(4_000, ge=1)  # 5.3, updates in which the rate rises; with --init-from 100, unless given
     scale: Recipe[float] = Field(1.0, gt=0)  # the paper's rate is multiplied by this
-    rate: Recipe[float] = Field(1e-4, gt=0)  # of the constant schedule, after its warm-up
+    rate: Recipe[float] = Field(
+        1e-4, gt=0
+    )  # after the warm-up; constant keeps it, linear falls from it to 0 at train.updates
     clip_norm: Recipe[float] = Field(0.0, ge=0)  # a gradient of larger norm is scaled down to it; 0: never (paper)
 
 

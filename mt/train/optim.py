@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from mt.config import OptimConfig
+from mt.config import Config, OptimConfig
 
 
 def learning_rate(update: int, d_model: int, warmup: int) -> float:
@@ -13,16 +13,24 @@ def learning_rate(update: int, d_model: int, warmup: int) -> float:
     return float(d_model**-0.5 * min(update**-0.5, update * warmup**-1.5))
 
 
-def rate_of(update: int, d_model: int, config: OptimConfig) -> float:
-    """The rate of an update, counted from 1: the paper's, or a constant one after a linear warm-up."""
-    if config.schedule == "constant":
-        return config.rate * min(1.0, update / config.warmup)
-    return config.scale * learning_rate(update, d_model, config.warmup)
+def rate_of(update: int, config: Config) -> float:
+    """The rate of an update, counted from 1, by `optim.schedule`.
+
+    paper: equation 3 times `optim.scale`. constant and linear rise to `optim.rate` during the warm-up; constant stays
+    there, linear falls from there and would reach 0 one update after the last.
+    """
+    optim = config.optim
+    if optim.schedule == "paper":
+        return optim.scale * learning_rate(update, config.model.d_model, optim.warmup)
+    if update <= optim.warmup or optim.schedule == "constant":
+        return optim.rate * min(1.0, update / optim.warmup)
+    left, falling = config.train.updates + 1 - update, config.train.updates + 1 - optim.warmup
+    return optim.rate * left / falling
 
 
-def set_rate(optimizer: torch.optim.Optimizer, update: int, d_model: int, config: OptimConfig) -> float:
+def set_rate(optimizer: torch.optim.Optimizer, update: int, config: Config) -> float:
     """Set the rate of an update, counted from 1; returns it."""
-    rate = rate_of(update, d_model, config)
+    rate = rate_of(update, config)
     for group in optimizer.param_groups:
         group["lr"] = rate
     return rate

@@ -48,7 +48,7 @@ def take_update(
     gradient_norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
     if config.optim.clip_norm:
         torch.nn.utils.clip_grads_with_norm_(parameters, config.optim.clip_norm, gradient_norm)
-    rate = set_rate(optimizer, update, config.model.d_model, config.optim)
+    rate = set_rate(optimizer, update, config)
     optimizer.step()
     if learner.ema:
         # At first the average forgets sooner: it would otherwise stay near the random weights of the start.

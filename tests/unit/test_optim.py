@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from mt.config import OptimConfig
-from mt.train.optim import learning_rate, load_optimizer, make_optimizer, optimizer_state
+from mt.config import Config, OptimConfig, TrainConfig
+from mt.train.optim import learning_rate, load_optimizer, make_optimizer, optimizer_state, rate_of
 
 
 def test_the_rate_peaks_at_the_end_of_warmup() -> None:
@@ -18,6 +18,22 @@ def test_the_rate_peaks_at_the_end_of_warmup() -> None:
 def test_the_rate_rises_linearly_and_falls_with_the_square_root() -> None:
     assert learning_rate(2_000, 512, 4_000) == pytest.approx(learning_rate(4_000, 512, 4_000) / 2)
     assert learning_rate(16_000, 512, 4_000) == pytest.approx(learning_rate(4_000, 512, 4_000) / 2)
+
+
+def test_the_linear_rate_rises_to_its_peak_and_ends_one_step_above_nothing() -> None:
+    config = Config(
+        optim=OptimConfig(schedule="linear", rate=2e-3, warmup=100), train=TrainConfig(updates=1_100, average=1)
+    )
+    rates = [rate_of(update, config) for update in range(1, 1_101)]
+    assert max(rates) == rates[99] == 2e-3
+    assert rates[49] == pytest.approx(1e-3)
+    assert rates[600] == pytest.approx(1e-3, rel=2e-3)
+    assert rates[-1] == pytest.approx(2e-3 / 1_001)
+
+
+def test_the_constant_rate_stays_at_its_peak() -> None:
+    config = Config(optim=OptimConfig(schedule="constant", rate=1e-4, warmup=10))
+    assert [rate_of(update, config) for update in (5, 10, 11, 90_000)] == pytest.approx([5e-5, 1e-4, 1e-4, 1e-4])
 
 
 def test_adam_is_equation_by_equation_that_of_kingma_and_ba() -> None:
