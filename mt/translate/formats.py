@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from mt.console import counted
 from mt.errors import UsageError
@@ -11,32 +11,134 @@ from mt.translate.translator import PieceScores, Translation
 
 Result = Translation | PieceScores
 
-_SCORING = ("log_probability", "score", "pieces", "piece_log_probabilities")  # said of a translation that was given
-
-
-class LineFormat(Protocol):
-    """How a line is read, and written with its results."""
-
-    has_header: bool
-
-    def header(self, line: str) -> str:
-        """Read the line that names the columns; gives the one for the output."""
-
-    def text(self, line: str) -> str:
-        """What is to be translated; raises ValueError saying what the line lacks."""
-
-    def render(self, line: str, results: Sequence[Result]) -> str:
-        """The line of output."""
-
 
 @dataclass(frozen=True)
 class Results:
-    """What stands on a line of output: so many translations, and what is said of each."""
+    """What a line of output tells: so many translations, and what of each; or the scores of a given translation."""
 
     n_best: int = 1
     scores: bool = False
     alignments: bool = False
-    scoring: bool = False  # not translations, but the scores of given ones
+    scoring: bool = False
+
+    @property
+    def names(self) -> list[str]:
+        """What is told of each result."""
+        if self.scoring:
+            return ["log_probability", "score", "pieces", "piece_log_probabilities"]
+        asked = {"translation": True, "score": self.scores, "alignment": self.alignments}
+        return [name for name, is_asked in asked.items() if is_asked]
+
+    def values(self, result: Result) -> dict[str, Any]:
+        """What is told of this result, by name; logarithms rounded to 6 decimals."""
+        if isinstance(result, Translation):
+            told = {"translation": result.text, "score": round(result.score, 6), "alignment": result.alignment}
+            return {name: told[name] for name in self.names}
+        logps = [round(logp, 6) for logp in result.log_probabilities]
+        values = (round(result.log_probability, 6), round(result.score, 6), result.pieces, logps)
+        return dict(zip(self.names, values, strict=True))
+
+    @property
+    def columns(self) -> list[str]:
+        ranks = [f"_{rank}" for rank in range(1, self.n_best + 1)] if self.n_best > 1 and not self.scoring else [""]
+        return [f"{name}{rank}" for rank in ranks for name in self.names]
+
+    def cells(self, results: Sequence[Result]) -> list[str]:
+        """One cell a column; empty where fewer translations were found than asked for."""
+        cells = [_cell(value) for result in results for value in self.values(result).values()]
+        return cells + [""] * (len(self.columns) - len(cells))
+
+
+def _cell(value: str | float | Sequence[str | float]) -> str:
+    if isinstance(value, float):
+        return f"{value:.6f}"
+    return value if isinstance(value, str) else " ".join(map(_cell, value))
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "\t".join(cell.replace("\t", " ") for cell in cells)
+
+
+class PlainText:
+    """A line is text; its output the translation alone, or columns with tabs between them."""
+
+    def __init__(self, results: Results) -> None:
+        self._results = results
+
+    def text(self, line: str) -> str:
+        """What is to be translated."""
+        return line
+
+    def render(self, line: str, results: Sequence[Result]) -> str:
+        """The line of output."""
+        cells = self._results.cells(results)
+        return _row(cells) if len(cells) > 1 else cells[0]
+
+
+class Table:
+    """Unquoted columns with tabs between them; those of the output stand behind those of the input."""
+
+    def __init__(self, field: str, results: Results) -> None:
+        if field == "0":
+            raise UsageError("--field 0: columns are counted from 1")
+        self.has_header = not field.isdecimal()
+        self._field, self._results = field, results
+        self._index = -1 if self.has_header else int(field) - 1
+
+    def header(self, line: str) -> str:
+        """Read the line that names the columns; gives the one for the output."""
+        names = line.split("\t")
+        if self._field not in names:
+            raise UsageError(f"--field {self._field}: the columns are {', '.join(names)}; name one, or give its number")
+        self._index = names.index(self._field)
+        return "\t".join([*names, *self._results.columns])
+
+    def text(self, line: str) -> str:
+        """What is to be translated; raises ValueError saying what the line lacks."""
+        cells = line.split("\t")
+        if line and len(cells) <= self._index:
+            raise ValueError(f"has {counted(len(cells), 'column')}, so no column {self._index + 1}")
+        return cells[self._index] if line else ""
+
+    def render(self, line: str, results: Sequence[Result]) -> str:
+        """The line of output."""
+        return f"{line}\t{_row(self._results.cells(results))}"
+
+
+class JsonLines:
+    """A line is an object, which keeps its keys and gains: translation, and as asked score, alignment and n_best.
+
+    A result whose key the object has already is written as mt_translation, mt_score and so on.
+    """
+
+    def __init__(self, fields: Sequence[str], results: Results) -> None:
+        self._fields, self._results = fields, results
+        self._has_list = results.n_best > 1 and not results.scoring
+
+    def text(self, line: str) -> str:
+        """What is to be translated; raises ValueError saying what is wrong with the line."""
+        record = _object(line)
+        texts = [text for text in (_value(record, field) for field in self._fields) if isinstance(text, str)]
+        if not texts and line.strip():
+            raise ValueError(f"has no text under {' or '.join(self._fields)}; name its key with --field")
+        names = [*self._results.names, *(["n_best"] if self._has_list else [])]
+        if taken := [name for name in names if name in record and f"mt_{name}" in record]:
+            raise ValueError(f"has the keys {taken[0]} and mt_{taken[0]} already; rename one of them")
+        return texts[0].replace("\n", " ") if texts else ""
+
+    def render(self, line: str, results: Sequence[Result]) -> str:
+        """The line of output."""
+        if not line.strip():
+            return ""
+        record, new = _object(line), self._results.values(results[0])
+        if self._has_list:
+            scored = Results(scores=True)
+            new["n_best"] = [scored.values(result) for result in results]
+        renamed = {f"mt_{key}" if key in record else key: value for key, value in new.items()}
+        return json.dumps({**record, **renamed}, ensure_ascii=False)
+
+
+LineFormat = PlainText | Table | JsonLines
 
 
 def line_format(kind: str, field: str | None, language: str, results: Results, first: str = "") -> LineFormat:
@@ -47,135 +149,10 @@ def line_format(kind: str, field: str | None, language: str, results: Results, f
     Raises UsageError for a field that cannot be.
     """
     if kind == "tsv":
-        return Table(Columns(results), field or (language if language in first.split("\t") else "1"))
+        return Table(field or (language if language in first.split("\t") else "1"), results)
     if kind == "jsonl":
         return JsonLines((field,) if field else (language, f"translation.{language}", "source"), results)
-    return PlainText(Columns(results))
-
-
-class Columns:
-    """Results as cells, always as many: each translation, its score and alignment, or what scoring one says."""
-
-    def __init__(self, results: Results) -> None:
-        kinds = ["translation", *(["score"] if results.scores else []), *(["alignment"] if results.alignments else [])]
-        ranks = [f"_{rank}" for rank in range(1, results.n_best + 1)] if results.n_best > 1 else [""]
-        self.names = [f"{kind}{rank}" for rank in ranks for kind in kinds]
-        if results.scoring:
-            self.names = list(_SCORING)
-        self._results = results
-
-    def cells(self, results: Sequence[Result]) -> list[str]:
-        cells = [cell for result in results for cell in self._cells(result)]
-        return cells + [""] * (len(self.names) - len(cells))
-
-    def _cells(self, result: Result) -> list[str]:
-        if isinstance(result, Translation):
-            text = result.text.replace("\t", " ") if len(self.names) > 1 else result.text
-            score = [f"{result.score:.6f}"] if self._results.scores else []
-            return [text, *score, *([result.alignment] if self._results.alignments else [])]
-        logps = " ".join(f"{logp:.6f}" for logp in result.log_probabilities)
-        pieces = " ".join(result.pieces).replace("\t", " ")
-        return [f"{result.log_probability:.6f}", f"{result.score:.6f}", pieces, logps]
-
-
-class PlainText:
-    """A line is text; its output the translation alone, or columns with tabs between them."""
-
-    has_header = False
-
-    def __init__(self, columns: Columns) -> None:
-        self._columns = columns
-
-    def header(self, line: str) -> str:
-        return line
-
-    def text(self, line: str) -> str:
-        return line
-
-    def render(self, line: str, results: Sequence[Result]) -> str:
-        return "\t".join(self._columns.cells(results))
-
-
-class Table:
-    """Unquoted columns with tabs between them; those of the output stand behind those of the input."""
-
-    def __init__(self, columns: Columns, field: str) -> None:
-        if field == "0":
-            raise UsageError("--field 0: columns are counted from 1")
-        self.has_header = not field.isdecimal()
-        self._columns, self._field = columns, field
-        self._index = -1 if self.has_header else int(field) - 1
-
-    def header(self, line: str) -> str:
-        names = line.split("\t")
-        if self._field not in names:
-            raise UsageError(f"--field {self._field}: the columns are {', '.join(names)}; name one, or give its number")
-        self._index = names.index(self._field)
-        return "\t".join([*names, *self._columns.names])
-
-    def text(self, line: str) -> str:
-        cells = line.split("\t")
-        if line and len(cells) <= self._index:
-            raise ValueError(f"has {counted(len(cells), 'column')}, so no column {self._index + 1}")
-        return cells[self._index] if line else ""
-
-    def render(self, line: str, results: Sequence[Result]) -> str:
-        cells = [cell.replace("\t", " ") for cell in self._columns.cells(results)]
-        return "\t".join([line, *cells])
-
-
-class JsonLines:
-    """A line is an object, which keeps its keys and gains: translation, and as asked score, alignment and n_best.
-
-    A result whose key the object has already is written as mt_translation, mt_score and so on.
-    """
-
-    has_header = False
-
-    def __init__(self, fields: Sequence[str], results: Results) -> None:
-        self._fields, self._results = fields, results
-        kinds = {"score": results.scores, "alignment": results.alignments, "n_best": results.n_best > 1}
-        self._names = (
-            _SCORING if results.scoring else ("translation", *(kind for kind, asked in kinds.items() if asked))
-        )
-
-    def header(self, line: str) -> str:
-        return line
-
-    def text(self, line: str) -> str:
-        record = _object(line)
-        texts = [text for text in (_value(record, field) for field in self._fields) if isinstance(text, str)]
-        if not texts and line.strip():
-            raise ValueError(f"has no text under {' or '.join(self._fields)}; name its key with --field")
-        if taken := [name for name in self._names if name in record and f"mt_{name}" in record]:
-            raise ValueError(f"has the keys {taken[0]} and mt_{taken[0]} already; rename one of them")
-        return texts[0].replace("\n", " ") if texts else ""
-
-    def render(self, line: str, results: Sequence[Result]) -> str:
-        if not line.strip():
-            return ""
-        record = _object(line)
-        new = {f"mt_{key}" if key in record else key: value for key, value in self._keys(results).items()}
-        return json.dumps({**record, **new}, ensure_ascii=False)
-
-    def _keys(self, results: Sequence[Result]) -> dict[str, Any]:
-        best = results[0]
-        if isinstance(best, PieceScores):
-            return {
-                "log_probability": round(best.log_probability, 6),
-                "score": round(best.score, 6),
-                "pieces": best.pieces,
-                "piece_log_probabilities": [round(logp, 6) for logp in best.log_probabilities],
-            }
-        keys: dict[str, Any] = {"translation": best.text}
-        if self._results.scores:
-            keys["score"] = round(best.score, 6)
-        if self._results.alignments:
-            keys["alignment"] = best.alignment
-        if self._results.n_best > 1:
-            found = [result for result in results if isinstance(result, Translation)]
-            keys["n_best"] = [{"translation": one.text, "score": round(one.score, 6)} for one in found]
-        return keys
+    return PlainText(results)
 
 
 def _object(line: str) -> dict[str, Any]:

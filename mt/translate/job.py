@@ -16,7 +16,7 @@ from mt.errors import DataError, Interrupted
 from mt.files import is_special, writing
 from mt.streams import write_out
 from mt.translate.alignment import SHOWN, alignments, only_model, write_attention
-from mt.translate.formats import LineFormat, Results, line_format
+from mt.translate.formats import Result, Results, Table, line_format
 from mt.translate.output import Output, Parts, Progress, compressor
 from mt.translate.plan import Job, Stream, kind_of, plan_job
 from mt.translate.reading import Chunk, Reader, count_lines, open_reader
@@ -74,7 +74,8 @@ def run_job(translator: Translator, job: Job, console: Console, world: World | N
             console.say("type a line to translate; end with Ctrl-D")
         work = _Work(translator, reader, job, source, target, console, shown)
         if target is None:
-            _answer(work)
+            for text in work.texts():
+                write_out(text)
         elif is_special(target):
             _write_straight(work, target)
         elif world.is_main:
@@ -94,12 +95,6 @@ def _check_same_inputs(inputs: Sequence[Path], world: World) -> None:
             f"process {world.rank} finds inputs of other sizes than the main process: "
             "every machine has to see the same files"
         )
-
-
-def _answer(work: "_Work") -> None:
-    """Write to stdout, each chunk as soon as it is made."""
-    for text in work.texts():
-        write_out(text)
 
 
 def _write_straight(work: "_Work", target: Path) -> None:
@@ -174,7 +169,7 @@ class _Work:
         self._kind = kind_of(job, source)
         results = Results(job.n_best, job.scores, job.alignments, scoring=job.score_ref is not None)
         first = reader.peek() if self._kind == "tsv" else ""
-        self._format: LineFormat = line_format(self._kind, job.field, translator.source_language, results, first)
+        self._format = line_format(self._kind, job.field, translator.source_language, results, first)
         at_terminal = source is None and sys.stdin.isatty()
         self._chunk_lines = 1 if job.unbuffered or at_terminal else CHUNK_LINES
         self._total = None if console.quiet else count_lines(source)
@@ -203,7 +198,7 @@ class _Work:
         sidecar: the file that says what was done. Raises DataError when the input is not what was read then.
         """
         head = ""
-        if self._format.has_header:
+        if isinstance(self._format, Table) and self._format.has_header:
             head = "".join(f"{self._format.header(line)}\n" for line in self._reader.texts(self._reader.read(1)))
         if not before.lines:
             return head
@@ -229,7 +224,11 @@ class _Work:
         is_shown = self._chunk_lines > 1 and not (self._to_stdout and sys.stdout.isatty())
         tracking = self._console.track("translating", total=left) if is_shown else nullcontext(lambda count: None)
         with tracking as self.advance:
-            while (chunk := self._reader.read(self._next_lines())).lines:
+            while True:
+                as_many_as_before = max(FIRST_CHUNK_LINES, self._reader.done)
+                chunk = self._reader.read(min(self._chunk_lines, as_many_as_before))
+                if not chunk.lines:
+                    break
                 yield chunk
                 if not self._console.is_terminal and time.monotonic() - last_told > REPORT_SECONDS:
                     last_told = time.monotonic()
@@ -237,28 +236,24 @@ class _Work:
         if self._notes > SHOWN_NOTES:
             self._console.warn(f"{self._reader.name}: {counted(self._notes - SHOWN_NOTES, 'more long line')}")
 
-    def _next_lines(self) -> int:
-        """The size of the next chunk: as many lines as came before it, within bounds."""
-        return min(self._chunk_lines, max(FIRST_CHUNK_LINES, self._reader.done))
-
     def translated(self, chunk: Chunk) -> str:
         """The lines of output for those of the chunk."""
-        return "".join(f"{line}\n" for line in self._answers(chunk))
-
-    def _answers(self, chunk: Chunk) -> list[str]:
         lines, beside = self._reader.texts(chunk), self._reader.texts_beside(chunk)
         texts = [self._text(line, number) for number, line in enumerate(lines, chunk.first)]
+        results: Sequence[Sequence[Result]]
         if self._job.score_ref is not None:
             self._show(zip(texts, beside, strict=True))
             results = [[scores] for scores in self._translator.score(texts, beside, self.advance)]
-            return [self._format.render(line, found) for line, found in zip(lines, results, strict=True)]
+        else:
+            results = self._translations(texts, beside, chunk.first)
+        return "".join(f"{self._format.render(line, found)}\n" for line, found in zip(lines, results, strict=True))
+
+    def _translations(self, texts: list[str], prefixes: list[str], first: int) -> list[list[Translation]]:
         scored = self._job.scores or self._job.n_best > 1
-        found = self._translator.n_best(texts, self._job.n_best, chunk.first, beside, self.advance, scored)
-        self._warn_of_long_lines(chunk.first, found)
+        found = self._translator.n_best(texts, self._job.n_best, first, prefixes, self.advance, scored)
+        self._warn_of_long_lines(first, found)
         self._show((text, outputs[0].text) for text, outputs in zip(texts, found, strict=True) if not outputs[0].note)
-        if self._job.alignments:
-            found = self._aligned(texts, found)
-        return [self._format.render(line, outputs) for line, outputs in zip(lines, found, strict=True)]
+        return self._aligned(texts, found) if self._job.alignments else found
 
     def _show(self, pairs: Iterable[tuple[str, str]]) -> None:
         if self._job.attention is not None:
