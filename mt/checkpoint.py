@@ -19,7 +19,8 @@ import torch
 from safetensors.torch import load as load_tensors
 from torch import Tensor
 
-from mt.config import Config, dump_config, parse_config
+from mt.config import Config
+from mt.config_file import dump_config, parse_config
 from mt.console import counted
 from mt.errors import CheckpointError
 from mt.files import Bytes, rename, sync_folder, write_through, writing

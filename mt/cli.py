@@ -92,7 +92,7 @@ def prepare(
 
     Done already for the same settings and sources: says so and returns.
     """
-    from mt.config import load_config
+    from mt.config_file import load_config
     from mt.console import Console
 
     settings, console = load_config(config, overrides or []), Console(quiet)
@@ -127,7 +127,7 @@ def train(
 
     Prepares the data first if that is not done.
     """
-    from mt.config import load_config
+    from mt.config_file import load_config
     from mt.console import Console
 
     settings = load_config(config, overrides or [])  # before torch: a wrong key is said at once
@@ -313,7 +313,8 @@ def _given(context: typer.Context, kind: type[Asked]) -> Asked:
 
 def _decode(context: typer.Context, overrides: list[str] | None) -> dict[str, object]:
     """What options and decode.KEY=VALUE ask of the search; an override goes over an option."""
-    from mt.config import DecodeConfig, decode_overrides
+    from mt.config import DecodeConfig
+    from mt.config_file import decode_overrides
 
     options = {key: context.params.get(key) for key in DecodeConfig.model_fields}
     given = [f"decode.{key}={value}" for key, value in options.items() if value is not None]

@@ -8,7 +8,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors gain nothing from 
 import pytest
 import torch
 
-from mt.config import Config, load_config
+from mt.config import Config
+from mt.config_file import load_config
 from mt.console import Console
 
 ENGLISH = ["a man", "a woman", "a dog", "the old man", "the old dog", "the woman"]

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mt.config import Config, differences, dump_config, parse_config
+from mt.config import Config, differences
+from mt.config_file import dump_config, parse_config
 from mt.data.corpus import open_corpus
 from mt.data.sources import name_of
 from mt.errors import CheckpointError, ConfigError, DataError

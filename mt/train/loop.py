@@ -20,7 +20,8 @@ from mt.checkpoint import (
     step_name,
     stop_name,
 )
-from mt.config import Config, dump_config
+from mt.config import Config
+from mt.config_file import dump_config
 from mt.console import Console, counted
 from mt.data.feed import prefetched, updates_from
 from mt.data.prepare import prepare

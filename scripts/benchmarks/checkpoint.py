@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from mt.config import load_config
+from mt.config_file import load_config
 from mt.console import Console
 from mt.data.batches import plan_batches
 from mt.data.feed import MicroBatches, cut_batch

@@ -12,7 +12,8 @@ import pytest
 from helpers import fork, statuses, with_settings
 
 from mt.checkpoint import AVERAGED, load_checkpoint, read_config, resumable_checkpoints, step_name
-from mt.config import Config, load_config
+from mt.config import Config
+from mt.config_file import load_config
 from mt.console import Console
 from mt.errors import CheckpointError, ConfigError
 from mt.run_folder import METRICS, SESSIONS, choose_checkpoint, find_checkpoint, read_metrics, read_records

@@ -21,7 +21,8 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from mt.config import CleanConfig, Config, DataConfig, Input, dump_config
+from mt.config import CleanConfig, Config, DataConfig, Input
+from mt.config_file import dump_config
 from mt.console import Advance, Console
 from mt.data.prepare import prepare, what_changed, why_prepare
 from mt.data.prepared import Prepared, open_prepared
@@ -676,7 +677,7 @@ def test_a_read_only_place_is_one_sentence(config: Config, tmp_path: Path, quiet
 RUN = """
 import os, signal, sys
 from pathlib import Path
-from mt.config import load_config
+from mt.config_file import load_config
 from mt.console import Console
 from mt.data.prepare import prepare
 from mt.errors import MtError

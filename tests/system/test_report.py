@@ -14,7 +14,8 @@ import pytest
 from browser import assert_readable, in_browser
 from helpers import captured
 
-from mt.config import Config, dump_config
+from mt.config import Config
+from mt.config_file import dump_config
 from mt.errors import DataError
 from mt.evaluate.bleu import scores
 from mt.evaluate.curve import BleuCurve, CurvePoint

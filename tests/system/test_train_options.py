@@ -12,7 +12,8 @@ import torch
 from helpers import first_batches, losses_of_updates, started, with_settings
 
 from mt.checkpoint import AVERAGED, load_checkpoint, prune_checkpoints, resumable_checkpoints, step_name
-from mt.config import Config, Input, load_config
+from mt.config import Config, Input
+from mt.config_file import load_config
 from mt.console import Console
 from mt.data.batches import Cursor
 from mt.data.feed import cut_batch

@@ -12,7 +12,8 @@ from helpers import first_batches, started, with_settings
 from torch.nn import functional as F
 
 from mt.checkpoint import AVERAGED, load_checkpoint, resumable_checkpoints, step_name
-from mt.config import Config, load_config
+from mt.config import Config
+from mt.config_file import load_config
 from mt.console import Console
 from mt.data.batches import plan_batches
 from mt.data.feed import cut_batch

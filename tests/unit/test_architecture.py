@@ -16,7 +16,7 @@ PACKAGE = ROOT / "mt"
 FLOORS = [
     ["mt.errors"],
     ["mt.config", "mt.console", "mt.files", "mt.streams", "mt.device", "mt.distributed"],
-    ["mt.demo", "mt.pages", "mt.model"],
+    ["mt.config_file", "mt.demo", "mt.pages", "mt.model"],
     ["mt.data"],
     ["mt.checkpoint"],
     ["mt.run_folder"],
@@ -27,7 +27,7 @@ FLOORS = [
 ]
 
 DOORS = {
-    "yaml": "mt.config",
+    "yaml": "mt.config_file",
     "rich": "mt.console",
     "torch.distributed": "mt.distributed",
     "sentencepiece": "mt.data.tokenizer",
