@@ -141,7 +141,7 @@ def test_a_lost_process_ends_the_others_and_costs_nothing_that_was_saved(
 ) -> None:
     endless = in_folder(config, tmp_path / "run", updates=100_000, checkpoint_every=10)
     children = fork_world(2, lambda: train(endless, quiet), tmp_path / "errors")
-    wait_for_updates(endless.train.dir, 12)
+    wait_for_updates(endless.train.dir, 22)  # by then the checkpoint of update 10 is on disk
     os.kill(children[lost], signal.SIGKILL)
     start = time.monotonic()
     ended = statuses(children, seconds=60)
