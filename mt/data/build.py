@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
-import numpy.typing as npt
 
 from mt.config import Config, Input
 from mt.console import Console, counted
 from mt.data.clean import Drops, SeenPairs, length_problems, text_problems, valid_unicode
-from mt.data.corpus import ORIGIN, Corpus, CorpusWriter, Integers, Sentences, write_origins
+from mt.data.corpus import ORIGIN, Corpus, Integers, Sentences, corpus_writer, write_origins
 from mt.data.lines import refuse_giant
 from mt.data.pairs import BLOCK, Pairs
 from mt.data.prepared import read_text
@@ -27,15 +26,26 @@ from mt.errors import DataError
 ROW_BYTES = 40  # of a training pair: where both sides begin, how long they are, where the pair was read
 
 
-@dataclass(frozen=True)
+@dataclass
 class Reading:
-    """What came of reading one entry of the config."""
+    """Counts what comes of reading one entry of the config."""
 
     name: str
-    read: int  # pairs
-    kept: int  # of them, those whose text passed the rules
-    line_feeds: int  # fields in which a line feed became a space
-    repaired: int  # lines in which bytes that are not UTF-8 became U+FFFD
+    read: int = 0  # pairs
+    kept: int = 0  # pairs whose text passed the rules
+    line_feeds: int = 0  # fields in which a line feed became a space
+    repaired: int = 0  # lines in which bytes that are not UTF-8 became U+FFFD
+
+    def add(self, pairs: Pairs, kept: int) -> None:
+        self.read += len(pairs.source)
+        self.kept += kept
+        self.line_feeds += pairs.line_feeds
+
+    def valid(self, line: str) -> str:
+        """The line with U+FFFD for bytes that are not UTF-8."""
+        valid = valid_unicode(line)
+        self.repaired += valid != line
+        return valid
 
     def warn(self, console: Console) -> None:
         """Say what was changed in the text."""
@@ -75,21 +85,18 @@ def clean_training(config: Config, scratch: Path, drops: Drops, console: Console
 def _clean_entry(
     entry: Input, path: Path, config: Config, seen: SeenPairs, drops: Drops, console: Console
 ) -> CleanText:
-    data, name = config.data, name_of(entry)
-    read = kept = line_feeds = repaired = 0
-    with new_text(path) as file, console.track(f"reading {name}", unit="pair") as advance:
+    data, reading = config.data, Reading(name_of(entry))
+    with new_text(path) as file, console.track(f"reading {reading.name}", unit="pair") as advance:
         for pairs in read_pairs(entry, data.src, data.tgt, config.seed):
             problems = _problems(pairs, config, seen)
             for row, problem in problems.items():
-                drops.add(problem, f"{name}:{pairs.numbers[row]}", pairs.source[row], pairs.target[row])
-            for row in (row for row in range(len(pairs.source)) if row not in problems):
-                source_line, target_line = valid_unicode(pairs.source[row]), valid_unicode(pairs.target[row])
-                file.write(f"{pairs.numbers[row]}\n{source_line}\n{target_line}\n")
-                repaired += (source_line != pairs.source[row]) + (target_line != pairs.target[row])
-            read, kept = read + len(pairs.source), kept + len(pairs.source) - len(problems)
-            line_feeds += pairs.line_feeds
+                drops.add(problem, f"{reading.name}:{pairs.numbers[row]}", pairs.source[row], pairs.target[row])
+            rows = [row for row in range(len(pairs.source)) if row not in problems]
+            for row in rows:
+                source, target = reading.valid(pairs.source[row]), reading.valid(pairs.target[row])
+                file.write(f"{pairs.numbers[row]}\n{source}\n{target}\n")
+            reading.add(pairs, len(rows))
             advance(len(pairs.source), pairs.share)
-    reading = Reading(name, read, kept, line_feeds, repaired)
     reading.warn(console)
     return CleanText(entry, path, reading)
 
@@ -153,7 +160,7 @@ def encode_training(
     total = sum(text.reading.kept for text in texts)
     blocks = ((index, *block) for index, text in enumerate(texts) for block in text.blocks())
     origins = [np.empty(0, dtype=ORIGIN)]
-    with CorpusWriter(folder) as writer, console.track("encoding", total, unit="pair") as advance:
+    with corpus_writer(folder) as write, console.track("encoding", total, unit="pair") as advance:
         for (index, numbers, source_lines, target_lines), pairs in _encoded(tokenizer, blocks):
             entry = texts[index].entry
             problems = length_problems(pairs, config.data.clean)
@@ -161,9 +168,10 @@ def encode_training(
                 drops.add(problem, f"{name_of(entry)}:{numbers[row]}", source_lines[row], target_lines[row])
             times_N = _times(len(pairs), entry.weight, random)
             times_N[list(problems)] = 0
+            origins_N = np.array([(index, int(number)) for number in numbers], dtype=ORIGIN)
             for rows in _repeated(times_N):
-                writer.write(pairs.take(rows))
-                origins.append(_origins(index, numbers)[rows])
+                write(pairs.take(rows))
+                origins.append(origins_N[rows])
             advance(len(pairs))
     write_origins(folder, origins)
 
@@ -173,12 +181,6 @@ def _repeated(times_N: Integers) -> Iterator[Integers]:
     ends_N = times_N.cumsum()
     for start in range(0, int(ends_N[-1]), BLOCK):
         yield np.searchsorted(ends_N, np.arange(start, min(start + BLOCK, ends_N[-1])), side="right")
-
-
-def _origins(source: int, numbers: list[str]) -> npt.NDArray[np.void]:
-    origins_N = np.empty(len(numbers), dtype=ORIGIN)
-    origins_N["source"], origins_N["line"] = source, [int(number) for number in numbers]
-    return origins_N
 
 
 def _times(count: int, weight: float, random: np.random.Generator) -> Integers:
@@ -212,50 +214,49 @@ def encode(tokenizer: Tokenizer, sources: list[str], targets: list[str]) -> Corp
 # --- Validation and test pairs: all of them ----------------------------------------------------------------------
 
 
-def copy_text(entries: Sequence[Input], folder: Path, config: Config, console: Console) -> list[Reading]:
+def copy_text(split: str, folder: Path, config: Config, console: Console) -> list[Reading]:
     """Write source.txt and target.txt.
 
     Raises DataError where a row is not a pair or longer than any sentence, and where an entry holds no text.
     """
+    folder.mkdir()
     with new_text(folder / "source.txt") as source_file, new_text(folder / "target.txt") as target_file:
-        return [_copy_entry(entry, source_file, target_file, config, console) for entry in entries]
+        readings = [
+            _copy_entry(entry, source_file, target_file, config, console) for entry in getattr(config.data, split)
+        ]
+    for reading in readings:
+        if not reading.read:
+            raise DataError(f"{reading.name}: no pairs; data.{split} names it")
+    return readings
 
 
 def _copy_entry(entry: Input, source_file: IO[str], target_file: IO[str], config: Config, console: Console) -> Reading:
-    name = name_of(entry)
-    read = line_feeds = repaired = 0
+    reading = Reading(name_of(entry))
     blank: list[int] = []  # numbers of the pairs without text on one side
     for pairs in read_pairs(entry, config.data.src, config.data.tgt, config.seed):
         for row, problem in pairs.problems.items():
-            raise DataError(f"{name}:{pairs.numbers[row]}: {problem}; of validation and test pairs none is left out")
+            place = f"{reading.name}:{pairs.numbers[row]}"
+            raise DataError(f"{place}: {problem}; validation and test pairs are never left out")
         for number, *pair in zip(pairs.numbers, pairs.source, pairs.target, strict=True):
             for file, line in zip((source_file, target_file), pair, strict=True):
-                refuse_giant(line, f"{name}:{number}")
-                valid = valid_unicode(line)
-                file.write(f"{valid}\n")
-                repaired += valid != line
+                refuse_giant(line, f"{reading.name}:{number}")
+                file.write(f"{reading.valid(line)}\n")
             if not all(line.strip() for line in pair):
                 blank.append(number)
-        read, line_feeds = read + len(pairs.source), line_feeds + pairs.line_feeds
-    _tell_blank(name, blank, read, console)
-    reading = Reading(name, read, read, line_feeds, repaired)
+        reading.add(pairs, len(pairs.source))
+    name, read = reading.name, reading.read
+    if read and len(blank) == read:
+        raise DataError(f"{name}: in all of its {read:,} pairs a side is blank; validation and test need text")
+    if blank:
+        console.warn(f"{name}:{blank[0]}: a side is blank, as in {len(blank):,} of {read:,} pairs; all pairs count")
     reading.warn(console)
     return reading
 
 
-def _tell_blank(name: str, blank: Sequence[int], read: int, console: Console) -> None:
-    if read and len(blank) == read:
-        raise DataError(
-            f"{name}: all of its {read:,} pairs are blank on one side at least; validation and test need text"
-        )
-    if blank:
-        console.warn(f"{name}:{blank[0]}: blank on one side at least, {len(blank):,} of {read:,} pairs are; all count")
-
-
 def encode_text(folder: Path, tokenizer: Tokenizer) -> None:
     """Write the ids of a folder's source.txt and target.txt."""
-    with CorpusWriter(folder) as writer:
-        writer.write(encode(tokenizer, read_text(folder / "source.txt"), read_text(folder / "target.txt")))
+    with corpus_writer(folder) as write:
+        write(encode(tokenizer, read_text(folder / "source.txt"), read_text(folder / "target.txt")))
 
 
 def new_text(path: Path) -> IO[str]:

@@ -70,11 +70,9 @@ def valid_unicode(text: str) -> str:
 
 def length_problems(pairs: Corpus, rules: CleanConfig) -> dict[int, str]:
     """The rows that are too long or whose sides differ too much in length, in pieces with their EOS."""
-    source_N, target_N = pairs.source.lengths, pairs.target.lengths
-    long_N, short_N = np.maximum(source_N, target_N), np.minimum(source_N, target_N)
-    problems = {}
-    if rules.max_ratio:
-        problems = dict.fromkeys(np.flatnonzero(long_N > rules.max_ratio * short_N).tolist(), "length ratio")
+    long_N, short_N = pairs.lengths().max(axis=1), pairs.lengths().min(axis=1)
+    unequal_N = long_N > (rules.max_ratio or np.inf) * short_N
+    problems = dict.fromkeys(np.flatnonzero(unequal_N).tolist(), "length ratio")
     return problems | dict.fromkeys(np.flatnonzero(long_N > rules.max_pieces).tolist(), "too long")
 
 

@@ -4,12 +4,11 @@ Each side is two arrays: `ids` (uint16), all sentences one after another, each w
 `offsets` (int64), where each sentence begins, with the total at the end. A row is a sentence pair.
 """
 
-import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, Self, SupportsIndex
+from typing import Any, Self, SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
@@ -124,49 +123,32 @@ def _mapped(path: Path) -> npt.NDArray[Any]:
     return array
 
 
-class CorpusWriter:
-    """Writes a corpus part by part; only the lengths stay in memory."""
+@contextmanager
+def corpus_writer(folder: Path) -> Iterator[Callable[[Corpus], None]]:
+    """Yield a function that adds pairs to a new corpus in `folder`; only the lengths stay in memory."""
+    folder.mkdir(exist_ok=True)
+    with _sentences_writer(folder, "source") as write_source, _sentences_writer(folder, "target") as write_target:
 
-    def __init__(self, folder: Path) -> None:
-        self._source = _SentencesWriter(folder, "source")
-        self._target = _SentencesWriter(folder, "target")
+        def write(pairs: Corpus) -> None:
+            write_source(pairs.source)
+            write_target(pairs.target)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._source.close()
-        self._target.close()
-
-    def write(self, pairs: Corpus) -> None:
-        self._source.write(pairs.source)
-        self._target.write(pairs.target)
+        yield write
 
 
-class _SentencesWriter:
-    """Appends to `SIDE.ids.npy`; its header is written at the end, when the length is known."""
+@contextmanager
+def _sentences_writer(folder: Path, side: str) -> Iterator[Callable[[Sentences], None]]:
+    lengths = [np.zeros(1, dtype=np.int64)]
+    with open(folder / f"{side}.ids.npy", "wb") as file:
 
-    def __init__(self, folder: Path, side: str) -> None:
-        self._offsets_path = folder / f"{side}.offsets.npy"
-        self._file: IO[bytes] = open(folder / f"{side}.ids.npy", "wb")  # noqa: SIM115 (closed by close)
-        self._file.write(bytes(_HEADER_BYTES))
-        self._lengths = [np.zeros(1, dtype=np.int64)]
+        def write(sentences: Sentences) -> None:
+            file.write(sentences.ids.tobytes())
+            lengths.append(sentences.lengths)
 
-    def write(self, sentences: Sentences) -> None:
-        self._file.write(sentences.ids.tobytes())
-        self._lengths.append(sentences.lengths)
-
-    def close(self) -> None:
-        offsets = np.concatenate(self._lengths).cumsum()
-        with self._file:
-            self._file.seek(0)
-            self._file.write(_header(int(offsets[-1])))
-        np.save(self._offsets_path, offsets, allow_pickle=False)
-
-
-def _header(length: int) -> bytes:
-    header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(header, {"descr": "<u2", "fortran_order": False, "shape": (length,)})
-    return header.getvalue()
+        file.write(bytes(_HEADER_BYTES))  # replaced below, when the length is known
+        yield write
+        offsets = np.concatenate(lengths).cumsum()
+        header = {"descr": "<u2", "fortran_order": False, "shape": (int(offsets[-1]),)}
+        file.seek(0)
+        np.lib.format.write_array_header_1_0(file, header)
+    np.save(folder / f"{side}.offsets.npy", offsets, allow_pickle=False)

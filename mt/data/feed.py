@@ -11,7 +11,7 @@ from typing import Self, TypeVar
 import numpy as np
 
 from mt.config import BatchConfig, Config
-from mt.data.batches import Cursor, Rows, batches_from, micro_batches
+from mt.data.batches import Cursor, Rows, batches_from, micro_batches, padding_share
 from mt.data.bpe_dropout import BpeDropout
 from mt.data.corpus import Corpus
 from mt.data.tokenizer import Tokenizer
@@ -59,12 +59,11 @@ def cut_batch(
     parts = int(np.lcm(config.multiple, processes))
     all_cuts = micro_batches(np.arange(len(rows)), lengths_R2, config.micro_tokens, parts)
     cuts = [(index, cut) for index, cut in enumerate(all_cuts) if len(cut)]
-    padded = sum(int(lengths_R2[cut].max(axis=0).sum()) * len(cut) for _, cut in cuts)
     return MicroBatches(
         rows=rows,
         passes=[(index, take(rows[cut])) for index, cut in cuts[rank::processes]],
         tokens=int(lengths_R2[:, 1].sum()),
-        padding=1 - int(lengths_R2.sum()) / padded,
+        padding=padding_share([cut for _, cut in cuts], lengths_R2),
     )
 
 

@@ -83,7 +83,7 @@ def inspect(config: Config, console: Console) -> Inspection:
 
 def _measure(prepared: Prepared, config: Config) -> Inspection:
     train, manifest = prepared.train, prepared.manifest
-    lengths_N2 = np.stack([train.source.lengths, train.target.lengths], axis=1)
+    lengths_N2 = train.lengths()
     plan = plan_batches(lengths_N2, config.batch.tokens, config.seed, epoch=0)
     source_uses_V = _uses(train.source, len(prepared.tokenizer))
     target_uses_V = _uses(train.target, len(prepared.tokenizer))

@@ -1,6 +1,5 @@
 """`mt prepare`: text in, clean pairs, subword ids and a manifest out; mt/data/prepared.py says what lies where."""
 
-import os
 import shutil
 from collections.abc import Sequence
 from contextlib import suppress
@@ -9,7 +8,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pydantic import ValidationError
 
 from mt.config import Config, DataConfig, Input, differences
@@ -42,7 +40,7 @@ from mt.data.sources import name_of, source_files
 from mt.data.tokenizer import Tokenizer
 from mt.errors import DataError
 
-# Settings without effect where a tokenizer is given that was used already.
+# Settings without effect where the given tokenizer is the one already used.
 TOKENIZER_SETTINGS = ("data.tokenizer", "data.vocab_size")  # also data.tokenizer_sample
 
 
@@ -50,7 +48,7 @@ def prepare(config: Config, console: Console) -> Prepared:
     """Prepare the data of a config, unless its folder holds them already.
 
     Raises DataError when a source of text cannot be read, no pair is left, a sentence is too long for a batch, or the
-    folder is in use by who began with other data.
+    folder is in use by a run that began with other data.
     """
     folder = config.data.dir
     if why_prepare(config):
@@ -87,9 +85,9 @@ def why_prepare(config: Config) -> str:
 
 
 def what_changed(config: Config) -> list[str]:
-    """The settings and texts that are others than those of a prepared folder, each beginning with its key.
+    """The settings and texts that differ from those of a prepared folder, each beginning with its key.
 
-    None where nothing is prepared, or by another version; text that is gone has not changed. Writes nothing.
+    None where nothing is prepared, or by another version; text that is gone counts as unchanged. Writes nothing.
     """
     manifest = read_manifest(config.data.dir)
     if manifest is None or manifest.get("format") != FORMAT:
@@ -98,14 +96,14 @@ def what_changed(config: Config) -> list[str]:
 
 
 def _is_foreign(folder: Path) -> bool:
-    """Whether something lies there that `prepare` did not make, and so must not replace."""
+    """Whether the folder holds something that `prepare` did not make and so must not replace."""
     if not folder.is_dir():
         return folder.exists()
     return not (folder / "manifest.json").exists() and any(folder.iterdir())
 
 
 def _settings(config: Config) -> dict[str, Any]:
-    """All that decides what is prepared; where it lies does not."""
+    """All settings that decide what is prepared: not the folder it is prepared in."""
     return {"seed": config.seed, **config.data.model_dump(mode="json", exclude={"dir"})}
 
 
@@ -115,7 +113,7 @@ def _changed_settings(manifest: Manifest, config: Config) -> list[str]:
     try:
         before = DataConfig.model_validate(settings | {"dir": config.data.dir})
     except ValidationError:
-        return ["the settings there are"]
+        return ["settings that this version of mt does not know"]
     sources = [f"data.{split}" for split in SPLITS if getattr(before, split) != getattr(config.data, split)]
     same_sources = config.data.model_copy(update={split: getattr(before, split) for split in SPLITS})
     others = [f"data.{line}" for line in differences(before, same_sources)]
@@ -149,7 +147,8 @@ def _changed_text(manifest: Manifest, data: DataConfig) -> list[str]:
     for split, entries in _splits(data).items():
         for entry, read in zip(entries, manifest["sources"][split], strict=True):
             with suppress(DataError):
-                if not _same_files(source_files(entry, data.src, data.tgt), read["files"]):
+                paths, files = source_files(entry, data.src, data.tgt), [SourceFile(**file) for file in read["files"]]
+                if len(paths) != len(files) or not all(map(SourceFile.is_same, files, paths)):
                     changes.append(f"data.{split}: the text of {name_of(entry)}")
     return changes
 
@@ -175,35 +174,16 @@ class SourceFile:
     mtime_ns: int
     sha256: str
 
-    def is_equal(self, path: Path) -> bool:
-        """Whether the file at `path` has the same content; when its size and time are the same, it counts as unread."""
-        if (stat := path.stat()).st_size != self.bytes:
+    def is_same(self, path: Path) -> bool:
+        """Whether the file at `path` has this content; it is not read where its size and time are the same."""
+        if not path.is_file() or (stat := path.stat()).st_size != self.bytes:
             return False
-        return stat.st_mtime_ns == self.mtime_ns or _source_file(path).sha256 == self.sha256
-
-    def is_untouched(self) -> bool:
-        try:
-            stat = os.stat(self.path)
-        except OSError:
-            return False
-        return (stat.st_size, stat.st_mtime_ns) == (self.bytes, self.mtime_ns)
+        return stat.st_mtime_ns == self.mtime_ns or sha256(path) == self.sha256
 
 
 def _files(entry: Input, data: DataConfig) -> list[SourceFile]:
-    return [_source_file(path) for path in source_files(entry, data.src, data.tgt)]
-
-
-def _source_file(path: Path) -> SourceFile:
-    try:
-        stat = path.stat()
-        return SourceFile(str(path), stat.st_size, stat.st_mtime_ns, sha256(path))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-
-
-def _same_files(paths: list[Path], entries: list[dict[str, Any]]) -> bool:
-    files = [SourceFile(**entry) for entry in entries]
-    return len(paths) == len(files) and all(file.is_equal(path) for path, file in zip(paths, files, strict=True))
+    paths = [(path, path.stat()) for path in source_files(entry, data.src, data.tgt)]
+    return [SourceFile(str(path), stat.st_size, stat.st_mtime_ns, sha256(path)) for path, stat in paths]
 
 
 # --- Building ----------------------------------------------------------------------------------------------------
@@ -217,7 +197,7 @@ def _build(config: Config, console: Console) -> None:
     given = None if data.tokenizer is None else _read_tokenizer(data.tokenizer)
     files = {split: [_files(entry, data) for entry in entries] for split, entries in _splits(data).items()}
     with replaced(data.dir) as folder:
-        readings = {split: _hold_out(split, folder, config, console) for split in ("valid", "test")}
+        readings = {split: copy_text(split, folder / split, config, console) for split in ("valid", "test")}
         (folder / "scratch").mkdir()
         texts = clean_training(config, folder / "scratch", drops, console)
         readings["train"] = [text.reading for text in texts]
@@ -227,7 +207,6 @@ def _build(config: Config, console: Console) -> None:
         refuse_weights(texts, folder)
         tokenizer = given or learn_tokenizer(texts, config, console)
         (folder / "tokenizer.model").write_bytes(tokenizer.model_bytes)
-        (folder / "train").mkdir()
         encode_training(texts, tokenizer, folder / "train", config, drops, console)
         encode_text(folder / "valid", tokenizer)
         shutil.rmtree(folder / "scratch")
@@ -240,18 +219,9 @@ def _build(config: Config, console: Console) -> None:
         console.warn(warning)
 
 
-def _hold_out(split: str, folder: Path, config: Config, console: Console) -> list[Reading]:
-    (folder / split).mkdir()
-    readings = copy_text(_splits(config.data)[split], folder / split, config, console)
-    for reading in readings:
-        if not reading.read:
-            raise DataError(f"{reading.name}: no pairs; data.{split} names it")
-    return readings
-
-
 def _refuse_changed(files: Files) -> None:
     for file in (file for entries in files.values() for entry in entries for file in entry):
-        if not file.is_untouched():
+        if not file.is_same(Path(file.path)):
             raise DataError(f"{file.path} changed while it was read; run again when it is complete")
 
 
@@ -299,12 +269,12 @@ def _report(manifest: Manifest, console: Console) -> None:
     console.say(f"{read - dropped:,} of {read:,} training pairs kept" + (f"; dropped {reasons}" if reasons else ""))
 
 
-# --- What training would otherwise meet too late -----------------------------------------------------------------
+# --- What would otherwise stop training later --------------------------------------------------------------------
 
 
 def _refuse_too_long(prepared: Prepared, config: Config) -> None:
     for split, corpus in (("training", prepared.train), ("validation", prepared.valid)):
-        longest_N = np.maximum(corpus.source.lengths, corpus.target.lengths)
+        longest_N = corpus.lengths().max(axis=1)
         row = int(longest_N.argmax())
         if longest_N[row] > config.batch.tokens:
             prepared.verify()  # damaged offsets would name a pair that is not long

@@ -57,8 +57,7 @@ class Prepared:
     def text(self, split: str) -> Text:
         """The lines of `valid` or `test` as they were read; none when the config names no such source."""
         names = f"{split}/source.txt", f"{split}/target.txt"
-        for name in names:
-            _verify_file(self.dir, name, self.manifest["files"][name])
+        _verify(self.dir, self.manifest, names)
         return read_text(self.dir / names[0]), read_text(self.dir / names[1])
 
     @cached_property
@@ -72,11 +71,11 @@ class Prepared:
         return [f"{names[source]}:{line}" for source, line in self.origins[rows].tolist()]
 
     def verify(self) -> None:
-        """Compare every file with its hash in the manifest, small ones first; raises DataError naming one that differs.
+        """Compare every file with its hash in the manifest; raises DataError naming one that differs.
 
-        Takes about a second a gigabyte; threads may do it beside training.
+        Takes about a second a gigabyte; a thread may do it during training.
         """
-        _verify_files(self.dir, self.manifest)
+        _verify(self.dir, self.manifest)
         if fingerprint(self.tokenizer, self.manifest["files"]) != self.fingerprint:
             raise _damaged(self.dir / MANIFEST)
 
@@ -84,7 +83,7 @@ class Prepared:
 def open_prepared(folder: Path) -> Prepared:
     """Open what `prepare` made, and hold it.
 
-    Raises DataError when there is nothing, it is damaged as far as a quick look tells, or it is being replaced.
+    Raises DataError when there is nothing, when a quick look finds damage, or when it is being replaced.
     """
     lock = hold(folder)
     manifest = read_manifest(folder)
@@ -96,7 +95,7 @@ def open_prepared(folder: Path) -> Prepared:
         path = folder / name
         if not path.is_file() or path.stat().st_size != file["bytes"]:
             raise DataError(f"{path} is missing or cut short; delete {folder} and run mt prepare CONFIG")
-    _verify_file(folder, "tokenizer.model", manifest["files"]["tokenizer.model"])
+    _verify(folder, manifest, ["tokenizer.model"])
     try:
         return Prepared(
             dir=folder,
@@ -109,7 +108,7 @@ def open_prepared(folder: Path) -> Prepared:
             lock=lock,
         )
     except DataError:
-        _verify_files(folder, manifest)  # which of two files that do not fit is the damaged one
+        _verify(folder, manifest)  # of two files that do not fit, name the damaged one
         raise
 
 
@@ -123,7 +122,7 @@ def read_manifest(folder: Path) -> Manifest | None:
         return None
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} cannot be read ({error}); delete {folder} to prepare it again") from None
-    hash_path = folder / MANIFEST_HASH  # what was prepared before it was written down has none
+    hash_path = folder / MANIFEST_HASH  # data prepared by earlier versions have none
     if hash_path.exists() and hash_path.read_bytes() != _hash_line(data):
         raise _damaged(path)
     if not isinstance(manifest, dict) or (manifest.get("format") == FORMAT and not manifest.keys() >= KEYS):
@@ -156,8 +155,12 @@ def fingerprint(tokenizer: Tokenizer, files: FileEntries) -> str:
 
 
 def sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """The SHA-256 of a file; raises DataError when it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 def read_text(path: Path) -> list[str]:
@@ -166,21 +169,12 @@ def read_text(path: Path) -> list[str]:
         return [line.removesuffix("\n") for line in file]
 
 
-def _verify_files(folder: Path, manifest: Manifest) -> None:
-    """Small ones first."""
+def _verify(folder: Path, manifest: Manifest, names: Sequence[str] = ()) -> None:
+    """Compare the files named, all by default, with their hashes, small ones first; raises DataError."""
     files: FileEntries = manifest["files"]
-    for name in sorted(files, key=lambda name: int(files[name]["bytes"])):
-        _verify_file(folder, name, files[name])
-
-
-def _verify_file(folder: Path, name: str, entry: dict[str, Any]) -> None:
-    path = folder / name
-    try:
-        is_whole = sha256(path) == entry["sha256"]
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-    if not is_whole:
-        raise _damaged(path)
+    for name in sorted(names or files, key=lambda name: int(files[name]["bytes"])):
+        if sha256(folder / name) != files[name]["sha256"]:
+            raise _damaged(folder / name)
 
 
 def _damaged(path: Path) -> DataError:

@@ -371,10 +371,10 @@ def test_blank_validation_text_is_said(own_text: Path, tmp_path: Path) -> None:
     append(own_text / "valid.de", "a\nb\n\t\n")
     console = Listener()
     prepare(config_for(tmp_path, own_text), console)
-    assert f"{own_text}/valid:11: blank on one side at least, 3 of 13 pairs are; all count" in console.heard
+    assert f"{own_text}/valid:11: a side is blank, as in 3 of 13 pairs; all pairs count" in console.heard
     for name in ("valid.en", "valid.de"):
         (own_text / name).write_bytes(b"\n" * 100)
-    with pytest.raises(DataError, match="valid: all of its 100 pairs are blank"):
+    with pytest.raises(DataError, match="valid: in all of its 100 pairs a side is blank"):
         prepare(config_for(tmp_path, own_text), console)
 
 

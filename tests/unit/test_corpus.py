@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mt.data.corpus import Corpus, CorpusWriter, Sentences, open_corpus
+from mt.data.corpus import Corpus, Sentences, corpus_writer, open_corpus
 from mt.data.tokenizer import EOS, PAD
 from mt.errors import DataError
 
@@ -52,9 +52,9 @@ def test_what_is_written_in_parts_is_read_as_a_whole(
     tmp_path_factory: pytest.TempPathFactory, parts: list[IdPairs]
 ) -> None:
     folder = tmp_path_factory.mktemp("corpus")
-    with CorpusWriter(folder) as writer:
+    with corpus_writer(folder) as write:
         for part in parts:
-            writer.write(corpus_of(part))
+            write(corpus_of(part))
     read, whole = open_corpus(folder), corpus_of([pair for part in parts for pair in part])
     for side in ("source", "target"):
         written, expected = getattr(read, side), getattr(whole, side)
@@ -65,8 +65,8 @@ def test_what_is_written_in_parts_is_read_as_a_whole(
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    with CorpusWriter(tmp_path) as writer:
-        writer.write(corpus_of([([5, 6], [7]), ([], [8, 9, 10])]))
+    with corpus_writer(tmp_path) as write:
+        write(corpus_of([([5, 6], [7]), ([], [8, 9, 10])]))
     return tmp_path
 
 
