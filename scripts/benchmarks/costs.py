@@ -1,40 +1,42 @@
+#!/usr/bin/env python
 """How the cost of training grows: tokens/s and memory by vocabulary, sentence length, batch and processes.
 
     scripts/benchmarks/costs.py
     scripts/benchmarks/costs.py --precision bfloat16
 
-Each row is measured in fresh processes, on updates of the small model; what the first row does not say, the others
-change one thing at a time. Several processes share the threads of one, as on several GPUs each update is shared.
-Tokens are real target tokens; memory is the peak of one process.
+Each row is measured in fresh processes, on updates of the small model. The first row is what the others are compared
+with: each of them changes one thing. Several processes share the threads of one, and share each update, as several GPUs
+do. Tokens are real target tokens; memory is the peak of one process.
 """
 
 import argparse
-import multiprocessing
 import os
-import resource
+import socket
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from multiprocessing.queues import Queue
 
-import numpy as np
 import torch
-from train import SIZES
+from common import MEAN_LENGTH, SIZES, machine, random_corpus, start
 
 from mt.config import BatchConfig, Config, TrainConfig
 from mt.data.batches import plan_batches
-from mt.data.corpus import Corpus, Sentences
 from mt.data.feed import cut_batch
 from mt.device import keep_freed_memory
 from mt.distributed import joined
 from mt.train.learner import make_learner
 from mt.train.update import take_update
 
+CPU = torch.device("cpu")
+PAIRS = 20_000
+LEAST_UPDATES = 4  # of which the first does not count
+
 
 @dataclass(frozen=True)
 class Setting:
     vocabulary: int = 8_000
-    length: int = 27  # target tokens of a sentence, on average
+    length: int = MEAN_LENGTH  # target tokens of a sentence, on average
     tokens: int = 4_096  # of an update
     processes: int = 1
 
@@ -52,65 +54,67 @@ SETTINGS = [
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", choices=SIZES, default="small", help="of the model; the vocabulary is the row's")
     parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--seconds", type=float, default=20, help="for which each row is measured")
     parser.add_argument("--threads", type=int, default=2)
+    every = range(1, len(SETTINGS) + 1)
+    parser.add_argument("--rows", type=int, nargs="+", choices=every, default=every, help="which; by default all")
     options = parser.parse_args()
-    print(f"small, {options.precision}, {options.threads} threads, torch {torch.__version__}")
+    print(f"{options.size}, {options.precision}, {options.threads} threads; {machine()}")
     print(f"{'vocabulary':>10}{'length':>8}{'batch':>8}{'processes':>11}{'tokens/s':>10}{'peak GiB':>10}")
-    for setting in SETTINGS:
-        rate, peak = measure(setting, options)
-        s = setting
+    for row in options.rows:
+        s = SETTINGS[row - 1]
+        rate, peak = measure(s, options)
         print(f"{s.vocabulary:>10,}{s.length:>8}{s.tokens:>8,}{s.processes:>11}{rate:>10,.0f}{peak:>10.2f}", flush=True)
 
 
 def measure(setting: Setting, options: argparse.Namespace) -> tuple[float, float]:
     """Tokens/s of all processes together, the median over updates, and the peak memory of one in GiB."""
-    spawn = multiprocessing.get_context("spawn")
-    answers: Queue[tuple[float, float]] = spawn.Queue()
-    for rank in range(setting.processes):
-        spawn.Process(target=train, args=(setting, options, rank, answers)).start()
-    return max(answers.get() for _ in range(setting.processes))
+    port = free_port()
+    ranks = range(setting.processes)
+    processes = [start(f"rank {rank}", make_trainer, setting, options, rank, port) for rank in ranks]
+    for process in processes:
+        process.send("train")
+    rates = [process.receive()[1] for process in processes]
+    return min(rates), max(process.end() for process in processes)
 
 
-def train(setting: Setting, options: argparse.Namespace, rank: int, answers: "Queue[tuple[float, float]]") -> None:
-    os.environ.update(
-        WORLD_SIZE=str(setting.processes), RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(29_500)
-    )
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+    return port
+
+
+def make_trainer(setting: Setting, options: argparse.Namespace, rank: int, port: int) -> Callable[[str], float]:
+    """One process of the setting, which trains for some seconds and answers with the tokens/s of all of them."""
+    os.environ.update(WORLD_SIZE=str(setting.processes), RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     keep_freed_memory()
     torch.set_num_threads(max(1, options.threads // setting.processes))
-    device = torch.device("cpu")
-    model_config, _ = SIZES["small"]
     config = Config(
-        model=model_config,
+        model=SIZES[options.size].model,
         batch=BatchConfig(tokens=setting.tokens),
         train=TrainConfig(precision=options.precision),
     )
-    learner, corpus, rates = make_learner(config, setting.vocabulary, device), random_corpus(setting), []
-    with joined(device) as world:
-        end = time.perf_counter() + options.seconds
-        for update, rows in enumerate(plan_batches(corpus.lengths(), setting.tokens, seed=1, epoch=0), 1):
-            start = time.perf_counter()
-            record = take_update(learner, cut_batch(corpus, rows, config.batch, world.rank, world.size), update, world)
-            rates.append(record["tokens"] / (time.perf_counter() - start))
-            if world.max(len(rates) >= 4 and start > end):
-                break
-    answers.put((statistics.median(rates[1:]), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20))
+    learner = make_learner(config, setting.vocabulary, CPU)
+    corpus = random_corpus(PAIRS, setting.vocabulary, setting.length)
 
+    def train(_: str) -> float:
+        rates: list[float] = []
+        with joined(CPU) as world:
+            end = time.perf_counter() + options.seconds
+            for update, rows in enumerate(plan_batches(corpus.lengths(), setting.tokens, seed=1, epoch=0), 1):
+                begun = time.perf_counter()
+                batches = cut_batch(corpus, rows, config.batch, world.rank, world.size)
+                take_update(learner, batches, update, world)
+                rates.append(batches.tokens / (time.perf_counter() - begun))
+                if world.any(len(rates) >= LEAST_UPDATES and time.perf_counter() > end):
+                    break
+        return statistics.median(rates[1:])
 
-def random_corpus(setting: Setting) -> Corpus:
-    """Random ids, their lengths log-normal about the setting's."""
-    random = np.random.default_rng(1)
-    lengths_N = random.lognormal(np.log(setting.length) - 0.5 * 0.5**2, 0.5, 20_000)
-    lengths_N = np.clip(np.round(lengths_N), 2, 256).astype(int)
-
-    def sentences() -> Sentences:
-        return Sentences.from_lists(
-            [random.integers(4, setting.vocabulary, length - 1).tolist() for length in lengths_N]
-        )
-
-    return Corpus(sentences(), sentences())
+    return train
 
 
 if __name__ == "__main__":

@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """A batch job under `kill -9`: memory over time, what a restart costs, and whether the output is that of one go.
 
     scripts/benchmarks/job.py --ckpt runs/tiny --input big.en --work /tmp/job --kill-at 50000 500000 --compare 100000
@@ -16,34 +17,37 @@ from itertools import islice
 from pathlib import Path
 from typing import TextIO
 
+from common import machine
+
 SAMPLE_SECONDS = 10
 MT = [sys.executable, "-m", "mt"]
 
 
 def main() -> None:
-    arguments, options = parse_arguments()
-    work: Path = arguments.work
+    options, further = parse_options()
+    work: Path = options.work
     work.mkdir(parents=True)
-    command = [*MT, "translate", "--ckpt", arguments.ckpt, "--quiet", *options]
+    print(machine(), flush=True)
+    command = [*MT, "translate", "--ckpt", options.ckpt, "--quiet", *further]
     target = work / "output"
     begun = time.monotonic()
     with (work / "samples.tsv").open("w") as samples:
-        for stop in [*arguments.kill_at, None]:
-            watch([*command, "--input", arguments.input, "--output", target], target, stop, samples)
-    wanted, found = count_lines(arguments.input), count_lines(target)
+        for stop in [*options.kill_at, None]:
+            watch([*command, "--input", options.input, "--output", target], target, stop, samples)
+    wanted, found = count_lines(options.input), count_lines(target)
     print(f"{found:,} lines of output for {wanted:,} in {time.monotonic() - begun:,.0f} s", flush=True)
     show_memory(work / "samples.tsv")
-    if arguments.compare:
-        write_head(arguments.input, work / "head", arguments.compare)
-        write_head(target, work / "head.killed", arguments.compare)
+    if options.compare:
+        write_head(options.input, work / "head", options.compare)
+        write_head(target, work / "head.killed", options.compare)
         subprocess.run([*command, "--input", work / "head", "--output", work / "head.straight"], check=True)
         same = filecmp.cmp(work / "head.killed", work / "head.straight", shallow=False)
-        print(f"the first {arguments.compare:,} lines made in one go: {'the same bytes' if same else 'OTHER BYTES'}")
+        print(f"the first {options.compare:,} lines made in one go: {'the same bytes' if same else 'OTHER BYTES'}")
         sys.exit(not same or found != wanted)
 
 
-def parse_arguments() -> tuple[argparse.Namespace, list[str]]:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+def parse_options() -> tuple[argparse.Namespace, list[str]]:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ckpt", type=Path, required=True)
     parser.add_argument("--input", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True, help="a new folder for the output and the samples")
@@ -72,10 +76,11 @@ def watch(command: list[str | Path], target: Path, stop: int | None, samples: Te
             return
         time.sleep(0.05)
     if process.returncode or stop is not None:
-        sys.exit(f"the job ended with status {process.returncode}")
+        sys.exit(f"the job ended with status {process.returncode}, before anything killed it")
 
 
 def lines_done(target: Path) -> int:
+    """How far the job says it has come."""
     sidecar = target.with_name(f".{target.name}.progress")
     try:
         return int(json.loads(sidecar.read_text())["lines"])

@@ -1,4 +1,4 @@
-"""The benchmark that waits for a GPU works: at toy scale, on the CPU."""
+"""Every benchmark still runs: each at the smallest scale, without the peers, for the table that it prints."""
 
 import os
 import re
@@ -8,15 +8,97 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+BENCHMARKS = Path(__file__).parents[2] / "scripts" / "benchmarks"
+NUMBER = r" +[\d,.]+"
+SYSTEM = rf"(?:{NUMBER}){{3}} +\d+% +\d+\.\d\dx{NUMBER}"  # a row of the tables that compare systems
+
+
+def benchmark(script: str, *options: object) -> str:
+    """What a benchmark prints; it has to say what it ran on."""
+    environment = {**os.environ, "PYTHONPATH": str(BENCHMARKS.parents[1])}
+    command = [sys.executable, BENCHMARKS / f"{script}.py", *map(str, options)]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert not result.returncode, result.stdout + result.stderr
+    assert re.search(r"\d+ cores, .*torch \d.*, load \d.*, commit ", result.stdout), result.stdout
+    return result.stdout
+
+
+def assert_row(row: str, output: str) -> None:
+    assert re.search(f"^{row}$", output, flags=re.MULTILINE), output
+
+
+def test_batches_prints_a_row_for_each_number_of_pairs() -> None:
+    output = benchmark("batches", "--pairs", 200, 2_000, "--tokens", 500)
+    for pairs in ("200", "2,000"):
+        assert_row(rf" +{pairs}{NUMBER}{NUMBER}{NUMBER}%{NUMBER}", output)
 
 
 @pytest.mark.slow
-def test_it_prints_a_table_of_each_part() -> None:
-    command = [sys.executable, "scripts/benchmarks/gpu.py", "--toy"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
-    assert re.search(r"^\| mt \|( [\d,.x%h ]+ \|){7}$", result.stdout, flags=re.MULTILINE)
-    assert re.search(r"^\| mt \| 4 \| 4 \| [\d,]+ \|$", result.stdout, flags=re.MULTILINE)
-    assert "TFLOP/s" in result.stdout
-    assert "Self CPU" in result.stdout
+def test_train_compares_each_system_with_the_limit() -> None:
+    small = ("--size", "toy", "--tokens", 300, "--windows", 2, "--updates", 1, "--threads", 1)
+    output = benchmark("train", *small, "--systems", "nn.Transformer")
+    for system in ("mt", "nn.Transformer", "products alone"):
+        assert_row(system + SYSTEM, output)
+    assert "MarianMTModel" not in output
+
+
+@pytest.mark.slow
+def test_decode_compares_each_system_with_the_limit() -> None:
+    small = ("--size", "toy", "--sentences", 8, "--batch", 4, "--windows", 2, "--threads", 1)
+    output = benchmark("decode", *small, "--beam", 4, "--systems", "mt")
+    for system in ("mt", "products alone"):
+        assert_row(system + SYSTEM, output)
+
+
+@pytest.mark.slow
+def test_decode_translates_with_a_trained_run(toy_run: Path, toy_text: Path) -> None:
+    small = ("--batch", 8, "--windows", 1, "--threads", 1, "--beam", 1, "--systems", "mt")
+    output = benchmark("decode", "--ckpt", toy_run, "--input", toy_text / "test.en", *small)
+    assert_row("mt" + SYSTEM, output)
+
+
+@pytest.mark.slow
+def test_costs_measures_one_process_and_several() -> None:
+    output = benchmark("costs", "--size", "toy", "--seconds", 0, "--threads", 1, "--rows", 5, 7)
+    assert_row(rf" +8,000 +27 +1,024 +1{NUMBER}{NUMBER}", output)
+    assert_row(rf" +8,000 +27 +4,096 +2{NUMBER}{NUMBER}", output)
+
+
+def test_checkpoint_times_waiting_and_writing_beside_training(tmp_path: Path) -> None:
+    output = benchmark("checkpoint", "--size", "toy", "--rounds", 1, "--folder", tmp_path)
+    for figure in ("median", "worst"):
+        assert_row(r"(?: +-?\d+\.\d\d){4} " + figure, output)
+    assert not list(tmp_path.iterdir())
+
+
+def test_prepare_times_each_number_of_pairs_with_the_memory_of_each(toy_text: Path, tmp_path: Path) -> None:
+    output = benchmark("prepare", toy_text / "train", "--pairs", 100, 300, "--vocab-size", 320, "--work", tmp_path)
+    peaks = [int(peak) for peak in re.findall(r"^ +[13]00 +[\d.]+ +[\d,]+ +(\d+) +\d+ +\d+$", output, re.MULTILINE)]
+    assert len(peaks) == 2
+    assert all(10 < peak < 2_000 for peak in peaks)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_job_kills_a_translation_and_compares_it_with_one_in_one_go(
+    toy_run: Path, toy_text: Path, tmp_path: Path
+) -> None:
+    many = tmp_path / "many.en"
+    many.write_text((toy_text / "train.en").read_text(encoding="utf-8") * 50, encoding="utf-8")
+    work = tmp_path / "work"
+    arguments = ("--ckpt", toy_run, "--input", many, "--work", work, "--kill-at", 1, "--compare", 300)
+    output = benchmark("job", *arguments, "--beam", 1)
+    assert re.search(r"^killed at line \d", output, re.MULTILINE)
+    assert "5,000 lines of output for 5,000" in output
+    assert "the first 300 lines made in one go: the same bytes" in output
+
+
+@pytest.mark.slow
+def test_gpu_prints_a_table_of_each_part() -> None:
+    output = benchmark("gpu", "--toy", "--systems", "nn.Transformer")
+    for trainer in ("mt", "nn.Transformer"):
+        assert_row(rf"\| {trainer} \|( [\d,.x%h ]+ \|){{7}}", output)
+    for beam in (1, 4):
+        assert_row(rf"\| mt \| {beam} \| 4 \| [\d,]+ \|", output)
+    assert "TFLOP/s" in output
+    assert "Self CPU" in output
