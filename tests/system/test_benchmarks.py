@@ -16,7 +16,7 @@ SYSTEM = rf"(?:{NUMBER}){{3}} +\d+% +\d+\.\d\dx{NUMBER}"  # a row of the tables 
 def benchmark(script: str, *options: object) -> str:
     """What a benchmark prints; it has to say what it ran on."""
     environment = {**os.environ, "PYTHONPATH": str(BENCHMARKS.parents[1])}
-    command = [sys.executable, BENCHMARKS / f"{script}.py", *map(str, options)]
+    command = [sys.executable, str(BENCHMARKS / f"{script}.py"), *map(str, options)]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert not result.returncode, result.stdout + result.stderr
     assert re.search(r"\d+ cores, .*torch \d.*, load \d.*, commit ", result.stdout), result.stdout
