@@ -313,7 +313,7 @@ def _average_last(learner: Learner, progress: Progress, prepared: Prepared, log:
     """Write the average of the last checkpoints (section 6.1) as one more, without the optimiser."""
     config, folder = learner.config, learner.config.train.dir
     most = min(config.train.average, len(list_checkpoints(folder)))
-    if most < 2 or _has_average(folder, progress.update):
+    if most < 2 or _has_average(config, progress.update):
         return
     last, problems = newest_whole(folder, most)
     for problem in problems:
@@ -339,11 +339,13 @@ def _average_last(learner: Learner, progress: Progress, prepared: Prepared, log:
     console.say(f"average of {counted(len(last), 'checkpoint')}: {result}")
 
 
-def _has_average(folder: Path, update: int) -> bool:
-    """Whether the average of the checkpoints up to this update is there, whole and on record."""
+def _has_average(config: Config, update: int) -> bool:
+    """Whether the average that the config asks for, up to this update, is there, whole and on record."""
+    folder = config.train.dir
     try:
-        state = load_checkpoint(folder / "checkpoints" / AVERAGED).state
+        average = load_checkpoint(folder / "checkpoints" / AVERAGED)
     except CheckpointError:
         return False
-    records = read_metrics(folder / METRICS)
-    return state["update"] == update and any(r["update"] == update and r.get("averaged") for r in records)
+    made = (average.state["update"], average.config.train.average)
+    records = [r["update"] for r in read_metrics(folder / METRICS) if r.get("averaged") == average.state["averaged"]]
+    return made == (update, config.train.average) and update in records

@@ -19,7 +19,7 @@ from typing import Any, Self
 
 from mt.distributed import World
 from mt.errors import DataError, UsageError
-from mt.files import rename, write_whole, writing
+from mt.files import rename, write_through, write_whole, writing
 
 POLL_SECONDS = 0.05  # between two looks for the chunk of another process
 
@@ -79,9 +79,9 @@ class Output:
             self._file.flush()
             os.fsync(self._file.fileno())
             self.progress = Progress(lines, input_sha256, self.progress.bytes + len(data))
-            new = self.sidecar.with_suffix(".new")
-            new.write_text(json.dumps({"settings": self._settings, **vars(self.progress)}, indent=1), encoding="utf-8")
-            new.replace(self.sidecar)
+            new, noted = self.sidecar.with_suffix(".new"), {"settings": self._settings, **vars(self.progress)}
+            write_through(new, [json.dumps(noted, indent=1).encode()])
+            rename(new, self.sidecar)
 
     def _read_progress(self) -> Progress:
         try:

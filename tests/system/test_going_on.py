@@ -95,6 +95,14 @@ def test_a_finished_run_is_left_as_it_is(toy_config: Config, quiet: Console) -> 
     assert before[1] == [12]
 
 
+def test_a_finished_run_makes_the_average_that_is_asked_for_now(toy_config: Config, quiet: Console) -> None:
+    config = with_settings(toy_config, train={"average": 2, "keep": 3})
+    for count in (2, 3):
+        train(with_settings(config, train={"average": count}), quiet)
+        assert load_checkpoint(average_of(config)).state["averaged"] == count
+    assert averages(config) == [12, 12]
+
+
 def test_the_average_leaves_out_a_damaged_checkpoint(
     toy_config: Config, quiet: Console, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -27,7 +27,7 @@ from mt.distributed import World, joined
 from mt.errors import DataError, Interrupted, UsageError
 from mt.translate import job as job_module
 from mt.translate.job import run_job, translate
-from mt.translate.output import Parts
+from mt.translate.output import Output, Parts
 from mt.translate.plan import Job, plan_job
 from mt.translate.translator import Translator
 
@@ -171,6 +171,16 @@ def test_a_killed_job_goes_on_and_ends_with_the_same_bytes(
     assert run(translator, path, output=target) == expected
     assert not sidecar.exists()
     assert not (tmp_path / f".{name}.partial").exists()
+
+
+def test_how_far_a_job_has_come_is_on_the_disk_before_it_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced, fsync = set(), os.fsync
+    monkeypatch.setattr(os, "fsync", lambda file: synced.add(os.fstat(file).st_ino) or fsync(file))
+    with Output(tmp_path / "out.txt", {}) as output:
+        output.append("a line\n", lines=1, input_sha256="")
+        assert {output.sidecar.stat().st_ino, tmp_path.stat().st_ino} <= synced
 
 
 class TestUnfinishedJobs:
