@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from mt import __version__, streams
-from mt.errors import Interrupted
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -224,14 +223,7 @@ def translate(
     if processes > 1:
         from mt.distributed import launch
 
-        try:
-            return launch(
-                processes, [*sys.argv[1:], "--gpus", "1"], device
-            )  # of an option given twice, the last counts
-        except SystemExit as end:
-            if end.code == streams.INTERRUPTED:
-                raise Interrupted("stopped; the same command goes on from what is written") from None
-            raise
+        return launch(processes, [*sys.argv[1:], "--gpus", "1"], device)  # of an option given twice, the last counts
     from mt.translate.job import translate as run_translation
 
     return run_translation(ckpt, job, device, average, decode, quiet)

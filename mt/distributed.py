@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from mt.errors import MtError, UsageError
+from mt.errors import Interrupted, MtError, UsageError
 
 # A process that no longer answers ends the run after this time; one that died ends it at once.
 SILENCE = timedelta(minutes=10)
@@ -150,7 +150,8 @@ def joined(device: torch.device) -> Iterator[World]:
 def launch(processes: int, arguments: Sequence[str], device: str) -> None:
     """Run `mt ARGUMENTS` as that many processes of one world on this machine; returns when all have ended well.
 
-    Raises WorkerError naming a process that died, SystemExit with the status of one that has said what was wrong.
+    Raises WorkerError naming a process that died, SystemExit with the status of one that has said what was wrong,
+    Interrupted after Ctrl-C or SIGTERM.
     """
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -185,8 +186,9 @@ def launch(processes: int, arguments: Sequence[str], device: str) -> None:
             f"process {rank} of {processes} was ended by {signal.Signals(-failure.exitcode).name}; "
             "the same command goes on from what is saved"
         ) from None
-    except SignalException:
-        raise SystemExit(130) from None
+    except SignalException as stop:
+        heard = "Ctrl-C" if stop.sigval == signal.SIGINT else signal.Signals(stop.sigval).name
+        raise Interrupted(f"stopped by {heard}") from None
 
 
 def _blame(exitcode: int) -> int:

@@ -37,7 +37,7 @@ def run(command: Callable[[], None]) -> int:
             raise
         status = INTERRUPTED  # a library may have turned the interruption into an error of its own
     stop.end()
-    if stop.heard and status == INTERRUPTED:
+    if stop.heard and status == INTERRUPTED and "RANK" not in os.environ:  # whoever started several processes says it
         message = message or f"stopped by {stop.heard}"
     try:
         sys.stdout.flush()

@@ -132,8 +132,7 @@ def _write(work: "_Work", reader: Reader, target: Path, world: World, console: C
         if not output.progress.lines:
             raise
         raise Interrupted(
-            f"{target}: stopped by Ctrl-C after {counted(output.progress.lines, 'line')}; "
-            "the same command goes on from there"
+            f"{target}: stopped after {counted(output.progress.lines, 'line')}; the same command goes on from there"
         ) from None
     world.barrier()  # a process that is late still looks for the folder, or makes what was there already
     parts.close()

@@ -1,5 +1,7 @@
 """A run that is asked to stop ends with status 130 and a sentence, whatever it is doing."""
 
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -7,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from helpers import children_of
 
 from mt.checkpoint import AVERAGED
 
@@ -23,18 +26,28 @@ def wait_until(ready: Callable[[], bool]) -> None:
         time.sleep(0.002)
 
 
-def is_loading_torch(process: "subprocess.Popen[str]") -> bool:
-    return "libtorch" in Path(f"/proc/{process.pid}/maps").read_text()
+def is_loading_torch(process: int) -> bool:
+    return "libtorch" in Path(f"/proc/{process}/maps").read_text()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_sigterm_during_start_up(toy_yaml: Path) -> None:
     process = start(toy_yaml)
-    wait_until(lambda: is_loading_torch(process))
+    wait_until(lambda: is_loading_torch(process.pid))
     process.terminate()
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert errors.endswith("mt: stopped by SIGTERM\n")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_ctrl_c_while_two_processes_start_is_said_once(toy_yaml: Path) -> None:
+    command = [sys.executable, "-m", "mt", "train", str(toy_yaml), "--processes", "2"]
+    process = subprocess.Popen(command, text=True, stderr=subprocess.PIPE, start_new_session=True)
+    wait_until(lambda: len(children_of(process.pid)) == 2 and all(map(is_loading_torch, children_of(process.pid))))
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (130, "mt: stopped by Ctrl-C\n")
 
 
 def test_sigterm_during_the_rehearsal(toy_yaml: Path, tmp_path: Path) -> None:
