@@ -1,4 +1,4 @@
-"""What is behind a score: by sentence length, and the ways in which translation goes wrong."""
+"""What lies behind a score: BLEU by sentence length, and the faults of single lines."""
 
 import math
 import re
@@ -18,7 +18,7 @@ _WORD = re.compile(r"[^\W\d_]+")
 
 @dataclass(frozen=True)
 class Bucket:
-    """Sentences of like length, in words between white space of the first reference."""
+    """Sentences of similar length, in white-space separated words of the first reference."""
 
     words: str  # such as 11-20
     sentences: int
@@ -28,7 +28,7 @@ class Bucket:
 
 @dataclass(frozen=True)
 class Analysis:
-    """Findings over a test set; each tuple holds the numbers of the lines concerned, from 1."""
+    """Findings over a test set; each tuple holds the numbers of the lines that show the fault, from 1."""
 
     sentences: int
     bleu: float

@@ -59,7 +59,7 @@ def paper_bleu(hypotheses: Sequence[str], *references: Sequence[str], lang: str)
     Raises UsageError when sacremoses is missing.
     Source: tensor2tensor's get_ende_bleu.sh.
     """
-    tokenize = _moses(lang)
+    _, tokenize = _moses(lang)
     return _tokenized_score(
         "paper BLEU (not comparable)",
         f"moses-{lang}-atat",
@@ -75,7 +75,7 @@ def multi30k_bleu(hypotheses: Sequence[str], *references: Sequence[str], lang: s
     It compares only with scores computed in this way. Raises UsageError when sacremoses is missing.
     Source: the data set's own preparation: lower-case, normalise punctuation, tokenise.
     """
-    tokenize, normalize = _moses(lang), _moses_normalizer(lang)
+    normalize, tokenize = _moses(lang)
     return _tokenized_score(
         "Multi30k BLEU (not comparable)",
         f"lc-norm-moses-{lang}",
@@ -121,7 +121,7 @@ def check_lengths(hypotheses: Sequence[str], *references: Sequence[str]) -> None
 
 
 def missing_tokenizer(lang: str) -> str:
-    """What the tokenizer of a language needs that is not there, and how to get it; empty when nothing."""
+    """The sentence that names the packages BLEU of a language lacks; empty when none is missing."""
     try:
         bleu_metric(lang)
     except UsageError as error:
@@ -130,14 +130,14 @@ def missing_tokenizer(lang: str) -> str:
 
 
 def character_bleu(hypotheses: Sequence[str], *references: Sequence[str]) -> Score:
-    """BLEU by characters, for languages without spaces whose tokenizer is not there."""
+    """BLEU by characters, for languages without spaces whose tokenizer is not installed."""
     return _score("BLEU by characters", BLEU(tokenize="char", force=True), hypotheses, references)
 
 
 def bleu_metric(lang: str, lowercase: bool = False) -> BLEU:
     """BLEU with the tokenizer that sacreBLEU has for a language: 13a, but for Chinese, Japanese and Korean.
 
-    Raises UsageError when that tokenizer needs a package that is not there.
+    Raises UsageError when that tokenizer needs a package that is not installed.
     """
     try:
         return BLEU(trg_lang=lang, lowercase=lowercase, force=True)  # force: no warning about tokenised text
@@ -153,10 +153,10 @@ def _score(
     confidence: int = 0,
 ) -> Score:
     check_lengths(hypotheses, *references)
-    plain = copy(metric)  # resampling leaves its mark in the signature
+    plain = copy(metric)  # resampling changes the signature
     try:
         result = metric.corpus_score(hypotheses, references, n_bootstrap=max(confidence, 1))
-    except TypeError:  # of sacreBLEU's chrF, when a resample has no text at all: a few lines, some of them empty
+    except TypeError:  # sacreBLEU's chrF fails on a resample without any text, as of a few lines, some of them empty
         return _score(name, plain, hypotheses, references)
     resampled = confidence > 1
     return Score(
@@ -193,24 +193,17 @@ def _tokenized_score(
 
 
 def _split_compounds(text: str) -> str:
-    # Like the original's one pass, this leaves the second hyphen of a-b-c: its match would need the b again.
+    # The second hyphen of a-b-c stays, as in the original: matches do not overlap, and the first one took the b.
     return re.sub(r"(\S)-(\S)", r"\1 ##AT##-##AT## \2", text)
 
 
-def _moses(lang: str) -> Callable[[str], str]:
+def _moses(lang: str) -> tuple[Callable[[str], str], Callable[[str], str]]:
+    """Functions that normalise punctuation and that tokenise."""
     try:
-        from sacremoses import MosesTokenizer
+        from sacremoses import MosesPunctNormalizer, MosesTokenizer
     except ImportError:
-        raise UsageError(_NEEDS_MOSES) from None
-    tokenizer = MosesTokenizer(lang)
-    return lambda text: str(tokenizer.tokenize(text, return_str=True))
-
-
-def _moses_normalizer(lang: str) -> Callable[[str], str]:
-    from sacremoses import MosesPunctNormalizer
-
-    normalizer = MosesPunctNormalizer(lang)
-    return lambda text: str(normalizer.normalize(text))
-
-
-_NEEDS_MOSES = "tokenised BLEU needs the package sacremoses, the extra named paper: pip install sacremoses"
+        raise UsageError(
+            "tokenised BLEU needs the package sacremoses, the extra named paper: pip install sacremoses"
+        ) from None
+    normalizer, tokenizer = MosesPunctNormalizer(lang), MosesTokenizer(lang)
+    return normalizer.normalize, lambda text: str(tokenizer.tokenize(text, return_str=True))

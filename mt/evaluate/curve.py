@@ -48,7 +48,7 @@ class BleuCurve:
 def bleu_curve(request: Request, console: Console) -> BleuCurve:
     """Score all checkpoints of a run; translations that were made before are not made again.
 
-    The curve goes into the run's curves.json as well, one for each test set and way of decoding.
+    The curve is also written into the run's curves.json, which holds one for each test set and way of decoding.
     Raises CheckpointError when there is no run or no checkpoint.
     """
     (run,) = request.ckpt
@@ -76,7 +76,7 @@ def _checkpoints(run: Path) -> list[Path]:
 
 
 def _marks(states: Sequence[dict[str, Any]]) -> list[str]:
-    """Which checkpoint is averaged, and whose validation was the best, as the newest of the others knows it."""
+    """A mark for each checkpoint: averaged, best by validation (as the newest state says), or none."""
     newest = max((state for state in states if "averaged" not in state), key=lambda state: state["update"])
     best = newest.get("best_update")
     return ["averaged" if "averaged" in state else "best" if state["update"] == best else "" for state in states]

@@ -1,4 +1,4 @@
-"""`mt evaluate`: find the test set, translate it or read the translations, score them, compare them, say it all."""
+"""`mt evaluate`: find the test set, translate it or read translations, score and compare them, show the results."""
 
 import json
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ _RESAMPLES = 1_000  # of the bootstrap
 
 @dataclass(frozen=True)
 class System:
-    """Translations of the test set and who made them; `run` is the run directory that was asked about, if one was."""
+    """Translations of the test set; `run` is the run directory they come from, where `--ckpt` names one."""
 
     name: str
     translations: list[str]
@@ -33,7 +33,7 @@ class System:
 
 @dataclass(frozen=True)
 class Result:
-    """What is said about one system."""
+    """The results of one system."""
 
     system: str
     scores: list[Score]
@@ -52,7 +52,7 @@ class Contrast:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All that is said about systems on one test set; comparisons and contrasts are to the first system."""
+    """All results on one test set; comparisons and contrasts are with the first system."""
 
     testset: str
     sentences: int
@@ -81,14 +81,14 @@ def _result_text(result: Result, sentences: int) -> str:
 
 
 def evaluate(request: Request, console: Console) -> Evaluation:
-    """Score every system that was asked for, and compare them when there are several.
+    """Score every system of a request, and compare them when there are several.
 
-    The scores of a run go into its scores.json as well.
-    Raises UsageError, DataError or CheckpointError when something asked for is not there or does not fit.
+    The scores of a run are also written into its scores.json.
+    Raises UsageError, DataError or CheckpointError when something requested is missing or does not fit.
     """
     models = _find_models(request)
     testset = find_testset(request, models)
-    _scores(["x"], (["x"],), request, testset.target)  # a missing package is said before a model translates
+    _scores(["x"], (["x"],), request, testset.target)  # names a missing package before a model translates for minutes
     systems = _systems(request, models, testset, console)
     results = [_result(system, testset, request) for system in systems]
     for system, result in zip(systems, results, strict=True):
@@ -118,7 +118,7 @@ def _find_models(request: Request) -> "list[Candidate]":
 
 
 def find_testset(request: Request, models: "Sequence[Candidate]") -> TestSet:
-    """The test set asked for, else the first model's own.
+    """The requested test set, else the first model's own.
 
     Raises UsageError when the languages of the request and of the models differ.
     """
@@ -166,7 +166,7 @@ def _check(system: System, testset: TestSet) -> None:
         raise DataError(f"{system.name}: {error}") from None
 
 
-# --- What is said about them ---------------------------------------------------------------------------------------
+# --- Results -------------------------------------------------------------------------------------------------------
 
 
 def _result(system: System, testset: TestSet, request: Request) -> Result:
@@ -190,24 +190,20 @@ def _contrast(first: System, system: System, testset: TestSet) -> Contrast:
     return Contrast(system.name, *largest_differences(*texts, sources=testset.sources))
 
 
-# --- What a run directory keeps of them: lists of objects, which `mt report` reads -----------------------------------
+# --- Records in a run directory: lists of objects, which `mt report` reads -------------------------------------------
 
 
 def add_records(path: Path, new: Sequence[dict[str, Any]], identity: Sequence[str], console: Console) -> None:
     """Add records to those in a file, in place of earlier ones that agree with a new one in the keys of `identity`.
 
-    Warns when that cannot be done: a result that took long to get must not be lost over its record.
+    Only warns when that fails: a result that took minutes must not be lost because its record cannot be written.
     """
-    names = {_name(record, identity) for record in new}
+    replaced = [[record.get(key) for key in identity] for record in new]
     try:
-        kept = [record for record in _records(path) if _name(record, identity) not in names]
+        kept = [record for record in _records(path) if [record.get(key) for key in identity] not in replaced]
         write_whole(path, json.dumps([*kept, *new], ensure_ascii=False, indent=1) + "\n")
     except (DataError, WriteError) as error:
         console.warn(f"{error}; mt report will not show this result")
-
-
-def _name(record: dict[str, Any], identity: Sequence[str]) -> tuple[Any, ...]:
-    return tuple(record.get(key) for key in identity)
 
 
 def _records(path: Path) -> list[dict[str, Any]]:

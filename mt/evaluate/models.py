@@ -1,4 +1,4 @@
-"""Models under evaluation: what `--ckpt` means, the run's own test set, and translations, each made only once."""
+"""Models under evaluation: what `--ckpt` names, the run's own test set, and translations, which are made only once."""
 
 import hashlib
 import json
@@ -23,7 +23,7 @@ from mt.translate.translator import Translator, decode_settings
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model to be scored: a checkpoint, or several to be averaged, and how it decodes; weights are not read yet."""
+    """A model to score: a checkpoint, or several to average, and how it decodes. Its weights are not read yet."""
 
     path: Path  # as given: a run or a checkpoint
     checkpoints: tuple[Path, ...]
@@ -39,7 +39,7 @@ class Candidate:
 
     @property
     def decoding(self) -> str:
-        """Such as: beam 4, alpha 0.6; settings that differ from the usual follow."""
+        """Such as: beam 4, alpha 0.6; then the settings that differ from the defaults."""
         decode, usual = self.decode, DecodeConfig()
         beam = f"beam {decode.beam}, alpha {decode.alpha:g}" if decode.beam > 1 else "greedy"
         named = ("beam", "alpha", "batch_tokens")
@@ -69,7 +69,7 @@ def find_model(path: Path, decode: Mapping[str, object] | None = None, average: 
 def own_testset(model: Candidate) -> TestSet:
     """The test set that the run's config names, as it was prepared.
 
-    Raises DataError when there is none, or when what lies prepared is another.
+    Raises DataError when there is none, or when another one was prepared.
     """
     data = model.config.data
     others = "or name a test set: --testset, or --src and --ref"
@@ -101,12 +101,15 @@ def translate(model: Candidate, sources: Sequence[str], device: str, console: Co
     with console.track("translating", total=len(sources)) as advance:
         translations = translator(sources, advance)
     if kept is not None:
-        _keep(kept, translations, console)
+        try:
+            write_whole(kept, json.dumps(translations, ensure_ascii=False, indent=0) + "\n")
+        except WriteError as error:
+            console.warn(f"{error}; these translations will not be used again")
     return translations
 
 
 def _kept_file(model: Candidate, sources: Sequence[str], device: str) -> Path | None:
-    """The file whose name stands for all that decides a translation: weights, decoding, text, kind of device."""
+    """The file that keeps the translations; its name has a hash of the weights, decoding, text and kind of device."""
     if model.run is None or len(model.checkpoints) > 1:
         return None
     (checkpoint,) = model.checkpoints
@@ -125,10 +128,3 @@ def _read_kept(path: Path, count: int) -> list[str] | None:
     except (OSError, ValueError):
         return None
     return found if isinstance(found, list) and len(found) == count else None
-
-
-def _keep(path: Path, translations: list[str], console: Console) -> None:
-    try:
-        write_whole(path, json.dumps(translations, ensure_ascii=False, indent=0) + "\n")
-    except WriteError as error:
-        console.warn(f"{error}; these translations will not be used again")

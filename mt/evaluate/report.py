@@ -1,4 +1,4 @@
-"""`mt report`: what a run directory tells of its run, whatever part of it is there already, written as a page."""
+"""`mt report`: a page of what a run directory holds, as far as it has come."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,7 @@ from mt.run_folder import CONFIG, METRICS, SESSIONS, find_checkpoint, read_metri
 
 
 def write_report(folder: Path) -> Path:
-    """Write `report.html` into a run directory, in one step, so it can be written over while it is open in a browser.
+    """Write `report.html` into a run directory, at once, so that a browser never loads half of it.
 
     Raises DataError when the folder is no run, WriteError when the page cannot be written.
     """
@@ -98,7 +98,7 @@ def _without_loss(updates: Sequence[Record]) -> str:
 
 
 def _divergence(record: Record, updates: Sequence[Record]) -> str:
-    """What ended the run, unless it has come further since."""
+    """The divergence that ended the run, unless the run has trained past it since."""
     update = number(record, "update")
     if update is None or update <= max((record["update"] for record in updates), default=0):
         return ""

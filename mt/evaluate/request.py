@@ -1,4 +1,4 @@
-"""What `mt evaluate` is asked for; a request that cannot be carried out is refused in a sentence."""
+"""The options of `mt evaluate`, checked for combinations that make no sense."""
 
 import re
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ _LANGUAGES = re.compile(r"([a-zA-Z]{2,3})-([a-zA-Z]{2,3})")
 
 @dataclass(frozen=True)
 class Request:
-    """Systems to score, the test set to score them on, and what else to say about them.
+    """Systems to score, the test set to score them on, and the other results wanted.
 
     Raises UsageError when these do not go together.
     """
@@ -77,6 +77,6 @@ class Request:
             "--analysis": self.analysis,
         }
         if len(self.ckpt) != 1:
-            raise UsageError("--all-checkpoints is about one run: give one --ckpt")
+            raise UsageError("--all-checkpoints is for one run: give one --ckpt")
         if given := [option for option, value in others.items() if value]:
             raise UsageError(f"--all-checkpoints does not go with {given[0]}")

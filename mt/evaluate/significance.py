@@ -1,4 +1,4 @@
-"""Is one system better than another, or was it luck? Paired tests, and the sentences where the systems differ most."""
+"""Whether one system is better than another or only luckier: paired tests, and the sentences that differ most."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -120,7 +120,7 @@ def _system_result(system: str, bootstrap: Result, randomization: Result, equal:
 
 
 def _p_value(result: Result, equal: bool) -> float | None:
-    """None for the baseline; 1 for its equal, where sacreBLEU's count of larger differences would say about 0."""
+    """None for the baseline; 1 for equal systems, where sacreBLEU, which counts larger differences, says about 0."""
     if result.p_value is None:
         return None
     return 1.0 if equal else float(result.p_value)

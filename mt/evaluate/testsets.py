@@ -18,7 +18,7 @@ from mt.console import counted
 from mt.errors import DataError, UsageError
 from mt.files import read_lines
 
-# Our name: sacreBLEU's. WMT's newstestYYYY is wmtYY but for 2014, whose short name sacreBLEU gives to the filtered set.
+# Our name: sacreBLEU's. newstestYYYY is wmtYY, except that in 2014 sacreBLEU gives the short name to the filtered set.
 _SACREBLEU = {f"newstest20{year:02}": f"wmt{year:02}" for year in range(8, 22)} | {
     "newstest2014": "wmt14/full",
     "newstest2014-filtered": "wmt14",
@@ -35,7 +35,7 @@ _SENTENCES = {  # between English and German
 _HUB = "wmt/wmt14"
 _HUB_SPLITS = {"newstest2013": "validation", "newstest2014": "test"}
 _HUB_LANGUAGES = ("cs", "de", "fr", "ru")  # each with English
-PAIR = "en-de"  # where nobody says otherwise
+PAIR = "en-de"  # the default
 _PATIENCE = 5  # seconds to wait for a server to answer
 
 
@@ -44,9 +44,9 @@ class TestSet:
     """Source sentences with one or more lists of references, and where they come from."""
 
     name: str
-    pair: str  # such as en-de; empty where nobody said
+    pair: str  # such as en-de; empty where unknown
     origin: str  # empty where the name says it
-    sources: list[str]  # empty where there are only translations to compare
+    sources: list[str]  # empty where only translations are compared
     references: tuple[list[str], ...]
 
     @property
@@ -61,10 +61,10 @@ class TestSet:
 
 
 def load_testset(name: str, src: str, tgt: str, data_dir: Path | None = None) -> TestSet:
-    """Find a test set by our name or sacreBLEU's; with `data_dir`, there alone, as NAME.src and NAME.tgt.
+    """Find a test set by our name or sacreBLEU's; with `data_dir`, only in that folder, as NAME.src and NAME.tgt.
 
-    Raises UsageError for an unknown name or language pair, and DataError when the set cannot be had or is not what its
-    name says.
+    Raises UsageError for an unknown name or language pair, and DataError when the set is nowhere to be found or is not
+    what its name says.
     """
     name = _OURS.get(name, name)
     if data_dir is not None:
@@ -86,9 +86,9 @@ def load_testset(name: str, src: str, tgt: str, data_dir: Path | None = None) ->
 def read_testset(source: Path | None, references: Sequence[Path], pair: str) -> TestSet:
     """A test set from files; without a source there is nothing to translate, only to compare with.
 
-    Raises DataError when a file cannot be read, is empty, or has not the lines of the others.
+    Raises DataError when a file cannot be read, is empty, or has another number of lines than the others.
     """
-    paths = [*([source] if source else []), *references]
+    paths = [source, *references] if source else references
     texts = [read_lines(path) for path in paths]
     for path, lines in zip(paths, texts, strict=True):
         if not lines:
@@ -115,7 +115,7 @@ def _check_known(name: str, src: str, tgt: str) -> None:
 
 
 def _checked(testset: TestSet) -> TestSet:
-    """Refuse a set whose sides differ, or whose length is not the one its name promises."""
+    """Refuse a set whose sides differ in length, or whose length is not the known one of its name."""
     count = len(testset.sources)
     for reference in testset.references:
         if len(reference) != count:
@@ -136,8 +136,7 @@ class _AbsentError(Exception):
 
 
 def _from_folder(name: str, src: str, tgt: str, folder: Path) -> TestSet:
-    stem = name.replace("/", "_")
-    paths = [folder / f"{stem}.{language}" for language in (src, tgt)]
+    paths = [folder / f"{name.replace('/', '_')}.{language}" for language in (src, tgt)]
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
     missing = [path.name for path in paths if not path.exists()]
@@ -148,7 +147,7 @@ def _from_folder(name: str, src: str, tgt: str, folder: Path) -> TestSet:
 
 
 def _from_sacrebleu_cache(name: str, src: str, tgt: str) -> TestSet:
-    """Read the two files alone: sacreBLEU itself would want those of documents and genres as well."""
+    """Read the two files directly: sacreBLEU itself would also ask for the files of documents and genres."""
     theirs, pair = _SACREBLEU.get(name, name), f"{src}-{tgt}"
     stem = Path(sacrebleu.SACREBLEU_DIR) / theirs / f"{theirs.replace('/', '_')}.{pair}"
     paths = [Path(f"{stem}.{field}") for field in ("src", "ref")]
@@ -160,11 +159,9 @@ def _from_sacrebleu_cache(name: str, src: str, tgt: str) -> TestSet:
 
 def _from_sacrebleu(name: str, src: str, tgt: str) -> TestSet:
     theirs, pair = _SACREBLEU.get(name, name), f"{src}-{tgt}"
-    urls = sacrebleu.DATASETS[theirs].data or []
     raw = Path(sacrebleu.SACREBLEU_DIR) / theirs / "raw"
-    downloaded = any(path.is_file() and path.stat().st_size for path in raw.glob("*"))
-    if not downloaded and not all(_reachable(url) for url in urls):
-        raise _AbsentError(f"{urlsplit(urls[0]).hostname} cannot be reached")
+    if not any(path.is_file() and path.stat().st_size for path in raw.glob("*")):  # nothing was downloaded before
+        _check_reachable(sacrebleu.DATASETS[theirs].data or [])
     try:
         source = read_lines(Path(sacrebleu.get_source_file(theirs, pair)))
         references = tuple(read_lines(Path(path)) for path in sacrebleu.get_reference_files(theirs, pair))
@@ -187,9 +184,7 @@ def _from_datasets_cache(name: str, src: str, tgt: str) -> TestSet:
 
 def _from_hub(name: str, src: str, tgt: str) -> TestSet:
     config, split = _hub_config(name, src, tgt)
-    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
-    if not _reachable(f"{endpoint}/datasets/{_HUB}"):
-        raise _AbsentError(f"{urlsplit(endpoint).hostname} cannot be reached")
+    _check_reachable([f"{os.environ.get('HF_ENDPOINT', 'https://huggingface.co')}/datasets/{_HUB}"])
     from mt.data.arrow import hub_translations
 
     try:
@@ -199,22 +194,20 @@ def _from_hub(name: str, src: str, tgt: str) -> TestSet:
 
 
 def _hub_config(name: str, src: str, tgt: str) -> tuple[str, str]:
-    other = ({src, tgt} - {"en"}).pop()
-    if name not in _HUB_SPLITS or "en" not in (src, tgt) or other not in _HUB_LANGUAGES:
+    language = src if tgt == "en" else tgt
+    if name not in _HUB_SPLITS or {src, tgt} != {language, "en"} or language not in _HUB_LANGUAGES:
         raise _AbsentError(f"not part of {_HUB}")
-    return f"{other}-en", _HUB_SPLITS[name]
+    return f"{language}-en", _HUB_SPLITS[name]
 
 
 def _from_translations(translations: Sequence[dict[str, str]], name: str, src: str, tgt: str) -> TestSet:
-    sources = [translation[src] for translation in translations]
-    references = [translation[tgt] for translation in translations]
+    sources, references = ([translation[side] for translation in translations] for side in (src, tgt))
     return TestSet(name, f"{src}-{tgt}", f"the {_HUB_SPLITS[name]} split of {_HUB}", sources, (references,))
 
 
-def _reachable(url: str) -> bool:
-    request = urllib.request.Request(url, method="HEAD")
-    try:
-        with urllib.request.urlopen(request, timeout=_PATIENCE):
-            return True
-    except OSError:
-        return False
+def _check_reachable(urls: Sequence[str]) -> None:
+    for url in urls:
+        try:
+            urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=_PATIENCE).close()
+        except OSError:
+            raise _AbsentError(f"{urlsplit(url).hostname} cannot be reached") from None

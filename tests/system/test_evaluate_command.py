@@ -376,7 +376,7 @@ MISTAKES = {
     "a beam without a model": (["--hyp", "good", "--ref", "ref", "--beam", "3"], "decode.beam is about translating"),
     "the same file twice": (["--hyp", "good", "--hyp", "./good", "--ref", "ref"], "good is given twice"),
     "output of nothing": (["--hyp", "good", "--ref", "ref", "--output", "o"], "--output keeps the translations of"),
-    "a curve of a file": (["--hyp", "good", "--ref", "ref", "--all-checkpoints"], "--all-checkpoints is about one run"),
+    "a curve of a file": (["--hyp", "good", "--ref", "ref", "--all-checkpoints"], "--all-checkpoints is for one run"),
     "a curve with an analysis": (["--ckpt", "r", "--all-checkpoints", "--analysis"], "does not go with --analysis"),
     "a curve of nothing": (["--ckpt", ".", "--all-checkpoints"], ".: not a run with checkpoints"),
     "an absent run": (["--ckpt", "absent"], "absent: no such run or checkpoint"),
