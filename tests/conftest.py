@@ -24,20 +24,31 @@ PLACES = [
 ]
 
 
+REAL_TEXT = Path(os.environ.get("MT_REAL_TEXT", Path(__file__).parents[2] / "shared" / "data"))
+REAL_RUN = Path(__file__).parents[1] / "runs" / "multi30k"
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if not torch.cuda.is_available():
-        for item in items:
-            if item.get_closest_marker("gpu"):
-                item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+    missing = {
+        "gpu": "" if torch.cuda.is_available() else "needs a CUDA device",
+        "real_text": "" if REAL_TEXT.is_dir() else "needs the real text: MT_REAL_TEXT names its folder",
+    }
+    for item in items:
+        for marker, reason in missing.items():
+            if reason and item.get_closest_marker(marker):
+                item.add_marker(pytest.mark.skip(reason=reason))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def real_text() -> Path:
-    """The folder of real English-German text beside the checkout, or named by REAL_TEXT."""
-    beside = [folder / "shared" / "data" for folder in Path(__file__).parents[2:]]
-    places = [Path(os.environ["REAL_TEXT"])] if "REAL_TEXT" in os.environ else beside
-    found = [place for place in places if place.is_dir()]
-    return found[0] if found else pytest.skip("needs the real English-German text")
+    """The folder of real English-German text, for tests marked `real_text`."""
+    return REAL_TEXT
+
+
+@pytest.fixture(scope="session")
+def real_run() -> Path:
+    """The run that README trains on Multi30k, where somebody has trained it here."""
+    return REAL_RUN if REAL_RUN.is_dir() else pytest.skip("needs runs/multi30k, trained with configs/multi30k.yaml")
 
 
 @pytest.fixture

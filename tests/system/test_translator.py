@@ -27,10 +27,6 @@ from mt.translate.reading import split_line
 from mt.translate.search import Hypothesis
 from mt.translate.translator import decoding_batches
 
-SHARED_DATA = Path(__file__).parents[3] / "shared" / "data"
-
-REAL_RUN = Path(__file__).parents[2] / "runs" / "multi30k"
-
 
 @pytest.fixture(scope="session")
 def sources(toy_text: Path) -> list[str]:
@@ -113,13 +109,12 @@ def test_a_translation_depends_on_no_neighbour(toy_run: Path, sources: list[str]
 
 
 @pytest.mark.slow
+@pytest.mark.real_text
 @pytest.mark.parametrize("beam", [1, 4])
-def test_a_real_models_translations_depend_on_no_neighbour(beam: int) -> None:
+def test_a_real_models_translations_depend_on_no_neighbour(real_run: Path, real_text: Path, beam: int) -> None:
     """1,000 sentences at batch 1, 7, 64 and by tokens, float32."""
-    if not REAL_RUN.is_dir() or not SHARED_DATA.is_dir():
-        pytest.skip("needs runs/multi30k and its data")
-    lines = (SHARED_DATA / "multi30k" / "test_2016_flickr.en").read_text(encoding="utf-8").splitlines()
-    translator = opened(REAL_RUN, beam=beam)
+    lines = (real_text / "multi30k" / "test_2016_flickr.en").read_text(encoding="utf-8").splitlines()
+    translator = opened(real_run, beam=beam)
     expected = translator(lines)
     for size in (1, 7, 64):
         found = [text for start in range(0, len(lines), size) for text in translator(lines[start : start + size])]
@@ -135,14 +130,13 @@ def test_bfloat16_gives_nearly_the_same_probabilities(toy_run: Path, toy_text: P
 
 
 @pytest.mark.slow
+@pytest.mark.real_text
 @pytest.mark.parametrize("beam", [1, 4])
-def test_a_real_models_score_is_that_of_float32_in_bfloat16(beam: int) -> None:
-    if not REAL_RUN.is_dir() or not SHARED_DATA.is_dir():
-        pytest.skip("needs runs/multi30k and its data")
-    text = [SHARED_DATA / "multi30k" / f"test_2016_flickr.{language}" for language in ("en", "de")]
+def test_a_real_models_score_is_that_of_float32_in_bfloat16(real_run: Path, real_text: Path, beam: int) -> None:
+    text = [real_text / "multi30k" / f"test_2016_flickr.{language}" for language in ("en", "de")]
     sources, references = (path.read_text(encoding="utf-8").splitlines() for path in text)
     exact, rough = (
-        bleu(opened(REAL_RUN, beam=beam, max_extra=50, precision=name)(sources), references).value
+        bleu(opened(real_run, beam=beam, max_extra=50, precision=name)(sources), references).value
         for name in ("float32", "bfloat16")
     )
     assert rough == pytest.approx(exact, abs=0.3)
@@ -230,18 +224,19 @@ def test_a_score_is_what_forced_decoding_gives_the_same_pieces(
 
 
 @pytest.mark.slow
+@pytest.mark.real_text
 @pytest.mark.parametrize(
     ("text", "tolerance"), [("multi30k/test_2016_flickr.en", 1e-5), ("newstest/newstest2014.en", 2e-5)]
 )
-def test_a_real_models_scores_are_what_forced_decoding_gives_the_same_pieces(text: str, tolerance: float) -> None:
+def test_a_real_models_scores_are_what_forced_decoding_gives_the_same_pieces(
+    real_run: Path, real_text: Path, text: str, tolerance: float
+) -> None:
     """200 captions, and 200 sentences of news of up to 149 pieces, 4 hypotheses each.
 
     Log-probabilities are added up in float32, so that a sum of hundreds has an error of its own.
     """
-    if not REAL_RUN.is_dir() or not SHARED_DATA.is_dir():
-        pytest.skip("needs runs/multi30k and its data")
-    lines = (SHARED_DATA / text).read_text(encoding="utf-8").split("\n")[:200]
-    errors = list(score_errors(Translator(REAL_RUN, device="cpu"), lines))
+    lines = (real_text / text).read_text(encoding="utf-8").split("\n")[:200]
+    errors = list(score_errors(Translator(real_run, device="cpu"), lines))
     assert len(errors) == 800
     assert max(score for score, _ in errors) < tolerance
     assert max(logp for _, logp in errors) < 1e-6

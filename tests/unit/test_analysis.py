@@ -8,8 +8,6 @@ from mt.errors import DataError
 from mt.evaluate.analysis import analyse
 from mt.evaluate.bleu import bleu
 
-SHARED = Path(__file__).parents[3] / "shared" / "data"
-
 LINES = [  # source, output, reference, the findings on it
     ("It is half past seven.", "Es ist halb acht.", "Es ist halb acht.", {"exact"}),
     ("Hello there", "  ", "Hallo", {"empty"}),
@@ -72,10 +70,9 @@ def test_empty_buckets_are_left_out() -> None:
     assert [bucket.words for bucket in analyse(["ein Haus"], ["das Haus"]).buckets] == ["0-10"]
 
 
-def test_human_translations_of_news_show_no_faults() -> None:
-    folder = SHARED / "newstest"
-    if not folder.exists():
-        pytest.skip("shared test data not here")
+@pytest.mark.real_text
+def test_human_translations_of_news_show_no_faults(real_text: Path) -> None:
+    folder = real_text / "newstest"
     source, reference = (
         (folder / f"newstest2013.{side}").read_bytes().decode().split("\n")[:500] for side in ("en", "de")
     )

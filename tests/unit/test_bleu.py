@@ -14,8 +14,6 @@ import pytest
 from mt.errors import DataError, UsageError
 from mt.evaluate.bleu import bleu, check_lengths, exact_matches, multi30k_bleu, paper_bleu, scores
 
-SHARED = Path(__file__).parents[3] / "shared" / "data"
-
 CASES = {
     "perfect": (["Ein Hund läuft .", "Zwei Katzen schlafen auf dem Sofa."],) * 2,
     "one line": (["Das ist ein kleines Haus am See."], ["Das ist das kleine Haus am See."]),
@@ -44,11 +42,8 @@ def spoiled(lines: list[str], seed: int) -> list[str]:
     return [" ".join(w for w in ws for _ in range(choice.choice((0, 1, 1, 1, 1, 1, 2)))) for ws in words]
 
 
-def news(count: int) -> list[str]:
-    path = SHARED / "newstest" / "newstest2014.de"
-    if not path.exists():
-        pytest.skip("shared test data not here")
-    return path.read_bytes().decode().split("\n")[:count]
+def news(real_text: Path, count: int) -> list[str]:
+    return (real_text / "newstest" / "newstest2014.de").read_bytes().decode().split("\n")[:count]
 
 
 def sacrebleu_command(
@@ -73,15 +68,17 @@ def test_scores_equal_the_sacrebleu_command_to_the_last_digit(name: str, tmp_pat
     assert_equal_to_command(tmp_path, hypotheses, [references])
 
 
-def test_scores_equal_the_sacrebleu_command_with_three_references(tmp_path: Path) -> None:
-    references = news(60)
+@pytest.mark.real_text
+def test_scores_equal_the_sacrebleu_command_with_three_references(tmp_path: Path, real_text: Path) -> None:
+    references = news(real_text, 60)
     assert_equal_to_command(
         tmp_path, spoiled(references, 1), [references, spoiled(references, 2), spoiled(references, 3)]
     )
 
 
-def test_scores_and_intervals_equal_the_sacrebleu_command_on_news(tmp_path: Path) -> None:
-    references = news(200)
+@pytest.mark.real_text
+def test_scores_and_intervals_equal_the_sacrebleu_command_on_news(tmp_path: Path, real_text: Path) -> None:
+    references = news(real_text, 200)
     assert_equal_to_command(tmp_path, spoiled(references, 1), [references], confidence=300)
 
 

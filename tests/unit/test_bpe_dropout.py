@@ -21,8 +21,6 @@ from mt.data.corpus import Corpus, Sentences
 from mt.data.tokenizer import SPACE_MARK, Tokenizer, train_tokenizer
 from mt.errors import DataError
 
-SHARED = Path(__file__).parents[3] / "shared" / "data"
-
 TEXT = "the a cat dog house träumt läuft über Straße großer Baum sees small green walks Haus und then heute"
 
 any_line = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n"))
@@ -84,11 +82,9 @@ def test_merges_without_dropout_are_those_of_sentencepiece(tokenizer: Tokenizer,
 
 
 @pytest.mark.real_text
-def test_merges_of_real_text_without_dropout_are_those_of_sentencepiece() -> None:
-    if not SHARED.exists():
-        pytest.skip("shared test data not here")
+def test_merges_of_real_text_without_dropout_are_those_of_sentencepiece(real_text: Path) -> None:
     files = ("multi30k/valid.de", "newstest/newstest2013.de", "manpages/valid.en", "chat/valid.de")
-    lines = [line for name in files for line in (SHARED / name).read_text(encoding="utf-8").split("\n")]
+    lines = [line for name in files for line in (real_text / name).read_text(encoding="utf-8").split("\n")]
     chosen = random.Random(0).sample(lines, 1_500)
     assert_merges_as_sentencepiece(train_tokenizer(lines, 4_000), [*chosen, "naïve 猫 \u2581 \ue0001"])
 

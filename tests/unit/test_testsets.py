@@ -13,7 +13,6 @@ import mt.evaluate.testsets as testsets
 from mt.errors import DataError, UsageError
 from mt.files import read_lines
 
-SHARED = Path(__file__).parents[3] / "shared" / "data"
 NOWHERE = {"https_proxy": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9"}  # the discard port: no network
 
 
@@ -41,14 +40,13 @@ def load_elsewhere(home: Path, name: str, src: str = "en", tgt: str = "de") -> s
 # --- A folder ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.real_text
 @pytest.mark.parametrize(
     ("folder", "name", "count"),
     [("newstest", "newstest2013", 3000), ("newstest", "newstest2014", 3003), ("multi30k", "test_2016_flickr", 1000)],
 )
-def test_the_shared_sets_load_from_their_folder(folder: str, name: str, count: int) -> None:
-    if not (SHARED / folder).exists():
-        pytest.skip("shared test data not here")
-    testset = testsets.load_testset(name, "en", "de", SHARED / folder)
+def test_the_shared_sets_load_from_their_folder(real_text: Path, folder: str, name: str, count: int) -> None:
+    testset = testsets.load_testset(name, "en", "de", real_text / folder)
     assert len(testset.sources) == len(testset.references[0]) == count
     assert f"{name} en-de, {count:,} sentences" in testset.title
 
