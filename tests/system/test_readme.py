@@ -1,4 +1,4 @@
-"""The README keeps its word: its commands run, its map and reference are complete, quickstart reaches its score."""
+"""The pages of documentation keep their word: their commands run, and what they name and link is there."""
 
 import json
 import os
@@ -6,37 +6,47 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
-from mt.config import Config, Section
+from mt.config import DataConfig
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+README = ROOT / "README.md"
+# In the order in which a newcomer reads them: what one page trains or translates, a later one goes on with.
+FOLDERS = ("configs", "mt", "mt/data", "mt/train", "mt/translate", "mt/evaluate", "mt/*", "scripts", "tests", ".github")
+PAGES = list(dict.fromkeys([README, *(page for folder in FOLDERS for page in sorted(ROOT.glob(f"{folder}/*.md")))]))
+every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
-# Put after the README's own settings: its commands then take seconds on a toy language.
+# Put after the settings of the pages: their commands then take seconds on a toy language.
 SMALL = (
     "data.vocab_size=320 model.d_model=16 model.heads=2 model.d_ff=32 model.encoder_layers=1 model.decoder_layers=1 "
     "batch.tokens=200 train.updates=4 train.checkpoint_every=2 train.average=2 train.keep=2"
 )
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+def blocks(page: Path, *languages: str) -> list[tuple[str, str]]:
+    """The blocks of code in these languages, in their order: language and text."""
+    pattern = rf"^```({'|'.join(languages)})\n(.*?)^```$"
+    return re.findall(pattern, page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+
+
+def own_config() -> str:
+    """The config file that README spells out."""
+    return next(text for _, text in blocks(README, "yaml") if text.startswith("# my.yaml"))
 
 
 @pytest.fixture
 def workplace(tmp_path: Path, toy_text: Path) -> Path:
-    """A folder as the README supposes it: configs, two corpora, and an mt that works on a small scale."""
+    """A folder as the pages suppose it: configs, two corpora, and an mt that works on a small scale."""
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
     for corpus in ("multi30k", "corpus"):
         shutil.copytree(toy_text, tmp_path / corpus)
     for language in ("en", "de"):
         (tmp_path / "multi30k" / f"test.{language}").rename(tmp_path / "multi30k" / f"test_2016_flickr.{language}")
-    (my_yaml,) = (block for block in blocks("yaml") if block.startswith("# my.yaml"))
-    (tmp_path / "my.yaml").write_text(my_yaml, encoding="utf-8")
+    (tmp_path / "my.yaml").write_text(own_config(), encoding="utf-8")
     mt = tmp_path / "bin" / "mt"
     mt.parent.mkdir()
     mt.write_text(
@@ -49,51 +59,56 @@ def workplace(tmp_path: Path, toy_text: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_every_command_of_the_readme_runs(workplace: Path) -> None:
+def test_every_command_of_every_page_runs(workplace: Path) -> None:
     environment = {**os.environ, "PATH": f"{workplace / 'bin'}:{os.environ['PATH']}"}
-    script = "set -euxo pipefail\n" + "\n".join(blocks("bash"))
-    result = subprocess.run(
-        ["bash", "-c", script], cwd=workplace, env=environment, capture_output=True, text=True, check=False
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
-    source = (workplace / "multi30k" / "test_2016_flickr.en").read_text(encoding="utf-8")
-    for block in blocks("python"):
-        subprocess.run([sys.executable, "-c", block], cwd=workplace, check=True)
-    assert (workplace / "translations.de").read_text(encoding="utf-8").count("\n") == source.count("\n")
+    programs = {"bash": ["bash", "-euxo", "pipefail", "-c"], "python": [sys.executable, "-c"]}
+    for page in PAGES:
+        for language, text in blocks(page, "bash", "python"):
+            command = [*programs[language], text]
+            done = subprocess.run(command, cwd=workplace, env=environment, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, f"{page}:\n{done.stderr[-3000:]}"
+    translations, sources = workplace / "translations.de", workplace / "multi30k" / "test_2016_flickr.en"
+    assert translations.read_bytes().count(b"\n") == sources.read_bytes().count(b"\n")
 
 
-def leaves(section: type[Section], prefix: str = "") -> Iterator[tuple[str, object]]:
-    for name, field in section.model_fields.items():
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, Section):
-            yield from leaves(kind, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", field.default
+@every_page
+def test_the_settings_that_a_page_shows_are_settings(page: Path) -> None:
+    """Whole config files, or a line for each way to say one setting of `data`."""
+    for _, text in blocks(page, "yaml"):
+        examples = [yaml.safe_load(text)["data"]] if text.startswith("#") else map(yaml.safe_load, text.splitlines())
+        for data in examples:
+            assert DataConfig.model_validate({"valid": "some/valid", **data}).train
 
 
-@pytest.mark.parametrize(
-    ("key", "default"), list(leaves(Config)), ids=lambda value: value if isinstance(value, str) else ""
-)
-def test_the_reference_lists_every_setting_with_its_default(key: str, default: object) -> None:
-    row = re.search(rf"^\| `{re.escape(key)}` \| (.*?) \| (.+?) \|$", README, flags=re.MULTILINE)
-    assert row is not None, f"the configuration reference lacks {key}"
-    if isinstance(default, int | float | str) and not isinstance(default, bool):
-        assert row[1].replace(",", "") == str(default).replace("1e-09", "1e-9"), key
+@every_page
+def test_what_a_page_links_is_there(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?://)([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), target
 
 
-def test_the_map_names_no_file_that_is_not_there() -> None:
-    named = set(re.findall(r"`((?:mt|scripts|configs|tests)/[\w./]*)`", README))
-    assert len(named) > 10
-    for path in named:
-        assert (ROOT / path).exists(), f"README names {path}"
+@every_page
+def test_the_files_that_a_page_names_are_there(page: Path) -> None:
+    """Paths from the root anywhere in the text; between backticks also sources by a shorter name."""
+    text = page.read_text(encoding="utf-8")
+    for path in re.findall(r"(?<![\w/.-])((?:mt|scripts|configs|tests)/[\w/.*-]*\w)", text):
+        assert list(ROOT.glob(path)), path
+    for path in re.findall(r"`([\w/-]+\.(?:py|css|js))`", text):
+        assert list(ROOT.glob(f"*/**/{path}")) or (ROOT / path).exists() or (page.parent / path).exists(), path
 
 
-def test_the_map_leaves_out_no_part_of_the_package() -> None:
-    for path in (ROOT / "mt").iterdir():
-        if path.suffix == ".py" and not path.name.startswith("__"):
-            assert f"`mt/{path.name}`" in README, path.name
-        if path.is_dir() and (path / "__init__.py").exists():
-            assert f"`mt/{path.name}/`" in README, path.name
+pages_are_split = pytest.mark.skipif(not (ROOT / "configs" / "README.md").exists(), reason="one page holds all still")
+
+
+@pages_are_split
+def test_the_first_page_is_read_to_its_end() -> None:
+    assert len(README.read_text(encoding="utf-8")) <= 9_000
+
+
+@pages_are_split
+def test_the_page_of_settings_matches_their_definitions() -> None:
+    script = ROOT / "scripts" / "settings_table.py"
+    done = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.slow
