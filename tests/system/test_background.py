@@ -78,6 +78,7 @@ def test_a_checkpoint_is_the_run_at_the_time_of_its_snapshot(toy_config: Config,
     """Updates taken before it is written do not reach it."""
     config = with_settings(toy_config, train={"ema": ema})
     learner, progress, prepared = started(config)
+    config.train.dir.mkdir()
     writer = CheckpointWriter(config.train.dir, prepared.tokenizer.model_bytes)
     batches = first_batches(prepared.train, config)
     losses_of_updates(learner, prepared.train, batches[:1])
