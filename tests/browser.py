@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import PATIENCE
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -33,7 +34,7 @@ def in_browser(page: str, script: str, folder: Path, width: int = 1280, dark: bo
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1400,1000"]
     options += [f"--user-data-dir={folder}/profile", f"--blink-settings=preferredColorScheme={0 if dark else 1}"]
     command = [CHROMIUM, *options, "--virtual-time-budget=5000", "--dump-dom", outer.as_uri()]
-    dom = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
+    dom = subprocess.run(command, check=True, capture_output=True, text=True, timeout=PATIENCE).stdout
     return json.loads(html.unescape(re.search(r"<title>(.*?)</title>", dom, re.S)[1]))  # type: ignore[index]
 
 

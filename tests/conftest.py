@@ -5,6 +5,10 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors gain nothing from threads; also for the commands run here
 
+import signal
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # shells ignore it for what they run in the background
+
 import pytest
 import torch
 

@@ -35,6 +35,15 @@ from mt.train.progress import Progress
 from mt.train.resume import start_or_resume
 from mt.train.update import take_update
 
+PATIENCE = 300  # seconds; what is waited for takes a few on a quiet machine
+
+
+def wait_until(ready: Callable[[], object]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not ready():
+        assert time.monotonic() < deadline, f"what was waited for did not happen within {PATIENCE} s"
+        time.sleep(0.002)
+
 
 def with_settings(config: Config, **sections: dict[str, Any]) -> Config:
     changed = {name: getattr(config, name).model_copy(update=values) for name, values in sections.items()}
@@ -57,7 +66,7 @@ def mt_in_terminal(*arguments: object, ctrl_c_after: str = "", times: int = 1) -
     if not child:
         os.environ.update(COLUMNS="80", TERM="xterm")
         os.execv(sys.executable, [sys.executable, "-m", "mt", *map(str, arguments)])
-    shown, deadline = b"", time.monotonic() + 60
+    shown, deadline = b"", time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         try:
             shown += os.read(terminal, 4096) if select.select([terminal], [], [], 0.05)[0] else b""
@@ -125,7 +134,7 @@ def fork_world(size: int, work: Callable[[], None], errors: Path | None = None) 
     return [fork(work, errors, **address, RANK=rank, LOCAL_RANK=rank) for rank in ranks]
 
 
-def statuses(children: list[int], seconds: float = 300) -> list[int]:
+def statuses(children: list[int], seconds: float = PATIENCE) -> list[int]:
     """Wait for processes to end; exit statuses, negative for the signal that ended one."""
     deadline = time.monotonic() + seconds
     found: dict[int, int] = {}

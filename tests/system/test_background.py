@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import first_batches, fork, losses_of_updates, started, statuses, with_settings
+from helpers import first_batches, fork, losses_of_updates, started, statuses, wait_until, with_settings
 
 from mt.checkpoint import load_checkpoint, stop_name
 from mt.config import Config
@@ -65,12 +65,11 @@ def test_a_second_ctrl_c_waits_for_no_work(tmp_path: Path) -> None:
             (tmp_path / "started").touch()
 
     child = fork(work)
-    while not (tmp_path / "started").exists():
-        time.sleep(0.01)
+    wait_until((tmp_path / "started").exists)
     for _ in range(2):
         os.kill(child, signal.SIGINT)
-        time.sleep(0.2)
-    assert statuses([child], seconds=60) == [130]
+        time.sleep(1)  # two at once would count as one
+    assert statuses([child]) == [130]
 
 
 @pytest.mark.parametrize("ema", [0.0, 0.9])

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import children_of, first_batches, fork, fork_world, started, statuses, with_settings
+from helpers import PATIENCE, children_of, first_batches, fork, fork_world, started, statuses, wait_until, with_settings
 
 from mt.checkpoint import load_checkpoint, resumable_checkpoints
 from mt.config import Config
@@ -47,10 +47,7 @@ def assert_same_run(one: Path, other: Path) -> None:
 
 
 def wait_for_updates(run: Path, count: int) -> None:
-    deadline = time.monotonic() + 120
-    while not (run / "metrics.jsonl").exists() or len(updates(run)) < count:
-        assert time.monotonic() < deadline, f"{run} did not get on"
-        time.sleep(0.01)
+    wait_until(lambda: (run / "metrics.jsonl").exists() and len(updates(run)) >= count)
 
 
 @pytest.fixture
@@ -110,7 +107,7 @@ def test_a_stop_asked_of_one_process_saves_and_stops_all(config: Config, tmp_pat
     children = fork_world(2, lambda: train(endless, quiet))
     wait_for_updates(endless.train.dir, 4)
     os.kill(children[1], signal.SIGTERM)
-    assert statuses(children, seconds=60) == [130, 130]
+    assert statuses(children) == [130, 130]
     (checkpoint,) = resumable_checkpoints(endless.train.dir)
     assert checkpoint.name == f"stop-{updates(endless.train.dir)[-1]['update']:08d}"
 
@@ -132,7 +129,7 @@ def test_a_stop_asked_of_one_process_in_an_update_leaves_it_undone_in_all(config
             assert float(take_update(learner, batches, 1, world)["loss"]) == pytest.approx(expected, rel=TOLERANCE)
 
     children = fork_world(2, work, tmp_path / "errors")
-    assert statuses(children, seconds=60) == [0, 0], (tmp_path / "errors").read_text()
+    assert statuses(children) == [0, 0], (tmp_path / "errors").read_text()
 
 
 @pytest.mark.parametrize("lost", [0, 1])
@@ -144,7 +141,7 @@ def test_a_lost_process_ends_the_others_and_costs_nothing_that_was_saved(
     wait_for_updates(endless.train.dir, 22)  # by then the checkpoint of update 10 is on disk
     os.kill(children[lost], signal.SIGKILL)
     start = time.monotonic()
-    ended = statuses(children, seconds=60)
+    ended = statuses(children)
     assert time.monotonic() - start < 60
     assert ended[lost] == -signal.SIGKILL
     assert ended[1 - lost] == 1
@@ -167,7 +164,7 @@ def test_a_process_that_hangs_ends_the_others(
     children = fork_world(2, lambda: train(endless, quiet), tmp_path / "errors")
     wait_for_updates(endless.train.dir, 4)
     os.kill(children[1], signal.SIGSTOP)
-    assert statuses(children[:1], seconds=60) == [1]
+    assert statuses(children[:1]) == [1]
     os.kill(children[1], signal.SIGKILL)
     assert statuses(children[1:]) == [-signal.SIGKILL]
     assert "gone or silent" in (tmp_path / "errors").read_text()
@@ -179,7 +176,7 @@ def test_a_settings_mistake_is_said_once(config: Config, tmp_path: Path, quiet: 
     run = in_folder(config, tmp_path / "run", updates=4)
     train(run, quiet)
     changed = with_settings(run, optim={"warmup": 99})
-    assert statuses(fork_world(2, lambda: train(changed, quiet), tmp_path / "errors"), seconds=60)[0] == 2
+    assert statuses(fork_world(2, lambda: train(changed, quiet), tmp_path / "errors"))[0] == 2
     assert (tmp_path / "errors").read_text().count("mt: ") == 1
 
 
@@ -194,7 +191,7 @@ def test_the_command_starts_its_processes_and_names_the_one_that_died(toy_yaml: 
     workers = [pid for pid in children_of(process.pid) if b"train" in Path(f"/proc/{pid}/cmdline").read_bytes()]
     (second,) = [pid for pid in workers if b"\0RANK=1\0" in Path(f"/proc/{pid}/environ").read_bytes()]
     os.kill(second, signal.SIGKILL)
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1
     assert "process 1 of 2 was ended by SIGKILL" in errors
     assert "saved at update" in errors
@@ -204,7 +201,7 @@ def test_the_command_starts_its_processes_and_names_the_one_that_died(toy_yaml: 
 def test_a_process_whose_launcher_has_died_leaves_before_it_begins() -> None:
     environment = {**os.environ, "RANK": "1", "MT_LAUNCHER": "1"}
     command = [sys.executable, "-m", "mt", "--help"]
-    ended = subprocess.run(command, env=environment, capture_output=True, timeout=60, check=False)
+    ended = subprocess.run(command, env=environment, capture_output=True, timeout=PATIENCE, check=False)
     assert (ended.returncode, ended.stdout) == (130, b"")
 
 
@@ -212,16 +209,11 @@ def test_a_launcher_that_is_killed_leaves_no_process_behind(toy_yaml: Path) -> N
     """Killed as soon as it has started them: they are importing, and no other process is there to miss them."""
     command = [sys.executable, "-m", "mt", "train", str(toy_yaml), "--processes", "2", "train.updates=1000000"]
     launcher = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while len(workers := children_of(launcher.pid)) < 2:
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
+    wait_until(lambda: len(children_of(launcher.pid)) == 2)
+    workers = children_of(launcher.pid)
     launcher.kill()
     launcher.wait()
-    deadline = time.monotonic() + 60
-    while any(is_running(pid) for pid in workers):
-        assert time.monotonic() < deadline, "a process was left behind"
-        time.sleep(0.05)
+    wait_until(lambda: not any(is_running(pid) for pid in workers))
 
 
 def is_running(pid: int) -> bool:

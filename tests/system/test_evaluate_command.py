@@ -15,6 +15,7 @@ from helpers import mt as mt_process
 from helpers import write_lines
 
 from mt.__main__ import main
+from mt.checkpoint import step_name
 from mt.run_folder import find_checkpoint
 
 REFERENCE = ["Der Hund bellt laut im Hof.", "Die Katze schläft auf dem Sofa.", "Es regnet heute sehr stark."]
@@ -286,7 +287,9 @@ def test_models_are_compared_with_each_other_and_with_files(run: Path, toy_text:
     assert [contrast["system"] for contrast in found["contrasts"]] == [
         f"{path} (beam 4, alpha 0.6)" for path in (early, late)
     ]
-    assert all(difference["source"] for contrast in found["contrasts"] for difference in contrast["losses"])
+    losses = [difference for contrast in found["contrasts"] for difference in contrast["losses"]]
+    assert losses
+    assert all(difference["source"] for difference in losses)
 
 
 def test_a_missing_package_is_said_before_a_model_translates(
@@ -318,7 +321,7 @@ def test_the_target_language_chooses_the_tokenizer_of_bleu(tmp_path: Path, mt: M
 
 def test_a_curve_has_the_score_of_every_checkpoint(run: Path, evaluate: Evaluate) -> None:
     curve = evaluate("--ckpt", run, "--all-checkpoints", "--beam", 1)
-    assert curve["points"][-1]["checkpoint"] == "averaged"
+    assert [point["checkpoint"] for point in curve["points"]] == [step_name(60), step_name(120), "averaged"]
     for point in curve["points"]:
         alone = evaluate("--ckpt", run / "checkpoints" / point["checkpoint"], "--beam", 1)
         assert values(alone)["BLEU"] == point["bleu"]

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import fork, fork_world, statuses, with_settings
+from helpers import fork, fork_world, statuses, wait_until, with_settings
 
 from mt.checkpoint import list_checkpoints, load_checkpoint, resumable_checkpoints
 from mt.config import Config
@@ -168,10 +168,8 @@ def test_kills_while_a_checkpoint_is_written(config: Config, undisturbed: Path, 
 
 def wait_for_writing(folder: Path) -> None:
     """Return at a moment when a checkpoint is being written, another one at each call."""
-    deadline = time.monotonic() + 60
     for wanted in (False, True):
-        while any(folder.glob(".*.partial")) != wanted:
-            assert time.monotonic() < deadline
+        wait_until(lambda wanted=wanted: any(folder.glob(".*.partial")) == wanted)  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("damage", ["cut short", "one bit flipped", "removed"])

@@ -12,14 +12,13 @@ import signal
 import stat
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from helpers import COMPRESSORS, children_of, fork, fork_world, mt, statuses
+from helpers import COMPRESSORS, PATIENCE, children_of, fork, fork_world, mt, statuses, wait_until
 
 from mt.console import Console
 from mt.data.lines import opened
@@ -155,14 +154,10 @@ def test_a_killed_job_goes_on_and_ends_with_the_same_bytes(
     target, sidecar = tmp_path / name, tmp_path / f".{name}.progress"
     job = Job(inputs=(path,), outputs=(target,))
     for _ in range(2):
-        before = json.loads(sidecar.read_text())["lines"] if sidecar.exists() else 0
+        before = lines_done(sidecar)
         child = multiprocessing.get_context("fork").Process(target=run_job, args=(translator, job, Console(quiet=True)))
         child.start()
-        deadline = time.monotonic() + 60
-        while not sidecar.exists() or json.loads(sidecar.read_text())["lines"] < before + 14:
-            assert child.is_alive()
-            assert time.monotonic() < deadline
-            time.sleep(0.002)
+        wait_until(lambda enough=before + 14: lines_done(sidecar) >= enough)  # type: ignore[misc]
         os.kill(child.pid or 0, signal.SIGKILL)
         child.join()
         assert not target.exists()
@@ -356,8 +351,7 @@ def test_a_job_stopped_within_its_first_lines_goes_on_from_there(
             run_job(translator, job, Console(quiet=True))
 
     child = fork(interrupted, tmp_path / "errors")
-    while not (tmp_path / ".out.txt.progress").exists():
-        time.sleep(0.002)
+    wait_until((tmp_path / ".out.txt.progress").exists)
     os.kill(child, signal.SIGINT)
     assert statuses([child]) == [0], (tmp_path / "errors").read_text()
     assert 0 < json.loads((tmp_path / ".out.txt.progress").read_text())["lines"] < 1_500
@@ -561,10 +555,7 @@ class TestSeveralProcesses:
         target, sidecar = tmp_path / "out", tmp_path / ".out.progress"
         job = Job(inputs=(big,), outputs=(target,))
         children = self.share(translator, job, 2)
-        deadline = time.monotonic() + 60
-        while not sidecar.exists() or json.loads(sidecar.read_text())["lines"] < 28:
-            assert time.monotonic() < deadline
-            time.sleep(0.002)
+        wait_until(lambda: lines_done(sidecar) >= 28)
         for child in children:
             os.kill(child, signal.SIGKILL)
         assert statuses(children) == [-signal.SIGKILL] * 2
@@ -623,12 +614,10 @@ class TestSeveralProcesses:
         arguments = ["--ckpt", toy_run, "--input", big, "--output", tmp_path / "out", "--device", "cpu", "--gpus", "2"]
         command = [sys.executable, "-m", "mt", "translate", *map(str, arguments), "--beam", "1"]
         process = subprocess.Popen(command, text=True, stderr=subprocess.PIPE)
-        while not (tmp_path / ".out.progress").exists():
-            assert process.poll() is None
-            time.sleep(0.1)
+        wait_until((tmp_path / ".out.progress").exists)
         (second,) = [pid for pid in children_of(process.pid) if b"\0RANK=1\0" in environment_of(pid)]
         os.kill(second, signal.SIGKILL)
-        _, errors = process.communicate(timeout=120)
+        _, errors = process.communicate(timeout=PATIENCE)
         assert process.returncode == 1
         assert "process 1 of 2 was ended by SIGKILL; the same command goes on from what is saved" in errors
         assert "Traceback" not in errors
@@ -639,6 +628,10 @@ class TestSeveralProcesses:
         again = subprocess.run(command, text=True, stderr=subprocess.PIPE, check=True)
         assert f"going on after line {done:,}" in again.stderr
         assert (tmp_path / "out").read_text().count("\n") == done + 5_000
+
+
+def lines_done(sidecar: Path) -> int:
+    return int(json.loads(sidecar.read_text())["lines"]) if sidecar.exists() else 0
 
 
 def environment_of(process: int) -> bytes:

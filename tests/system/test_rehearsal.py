@@ -68,7 +68,9 @@ def test_a_dry_run_prints_the_plan_and_leaves_nothing(
 def test_the_disk_it_asks_for_is_what_the_run_uses(toy_config: Config, quiet: Console) -> None:
     _, _, plan = rehearsed(toy_config, quiet)
     train(toy_config, quiet)
-    for path in (toy_config.train.dir / "checkpoints").glob("step-*"):
+    kept = sorted((toy_config.train.dir / "checkpoints").glob("step-*"))
+    assert len(kept) >= toy_config.train.keep
+    for path in kept:
         assert used(path) == pytest.approx(plan.checkpoint, rel=0.15)
     assert used(toy_config.train.dir) <= plan.disk
 

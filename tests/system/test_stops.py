@@ -4,12 +4,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from helpers import children_of
+from helpers import PATIENCE, children_of, wait_until
 
 from mt.checkpoint import AVERAGED
 
@@ -17,13 +15,6 @@ from mt.checkpoint import AVERAGED
 def start(toy_yaml: Path, *settings: str) -> "subprocess.Popen[str]":
     command = [sys.executable, "-m", "mt", "train", str(toy_yaml), *settings]
     return subprocess.Popen(command, text=True, stderr=subprocess.PIPE)
-
-
-def wait_until(ready: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 120
-    while not ready():
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
 
 
 def is_loading_torch(process: int) -> bool:
@@ -35,7 +26,7 @@ def test_sigterm_during_start_up(toy_yaml: Path) -> None:
     process = start(toy_yaml)
     wait_until(lambda: is_loading_torch(process.pid))
     process.terminate()
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert errors.endswith("mt: stopped by SIGTERM\n")
 
@@ -46,7 +37,7 @@ def test_ctrl_c_while_two_processes_start_is_said_once(toy_yaml: Path) -> None:
     process = subprocess.Popen(command, text=True, stderr=subprocess.PIPE, start_new_session=True)
     wait_until(lambda: len(children_of(process.pid)) == 2 and all(map(is_loading_torch, children_of(process.pid))))
     os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=PATIENCE)
     assert (process.returncode, errors) == (130, "mt: stopped by Ctrl-C\n")
 
 
@@ -55,7 +46,7 @@ def test_sigterm_during_the_rehearsal(toy_yaml: Path, tmp_path: Path) -> None:
     process = start(toy_yaml, "train.updates=100000", "train.checkpoint_every=100000")
     wait_until(lambda: (tmp_path / "run" / ".lock").exists())
     process.terminate()
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert "mt: stopped" in errors
 
@@ -69,9 +60,9 @@ def test_sigterm_while_averaging_and_the_same_command_after_it(toy_yaml: Path, t
             break
     process.terminate()
     errors = process.stderr.read()
-    assert process.wait(timeout=60) == 130
+    assert process.wait(timeout=PATIENCE) == 130
     assert "mt: stopped" in errors
     again = start(toy_yaml)
-    again.communicate(timeout=120)
+    again.communicate(timeout=PATIENCE)
     assert again.returncode == 0
     assert (tmp_path / "run" / "checkpoints" / AVERAGED / "MANIFEST.json").exists()

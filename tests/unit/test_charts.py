@@ -98,6 +98,7 @@ def test_bins_keep_the_weighted_mean_and_end_where_the_data_end() -> None:
     mean = sum(y * weight for (_, y), weight in zip(curve.points, sums, strict=True)) / sum(weights)
     assert mean == pytest.approx(sum(v * w for v, w in zip(values, weights, strict=True)) / sum(weights))
     assert curve.points[-1][0] == 1499
+    assert len(curve.band) == 150
     assert all(low <= high for _, low, high in curve.band)
 
 

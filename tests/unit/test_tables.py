@@ -16,7 +16,7 @@ WORSE = ["Der Hund bellt im Hof.", "Die Katze schläft auf dem Sofa.", ""]
 def test_a_score_table_has_values_intervals_and_signatures() -> None:
     found = scores(BETTER, REFERENCES, confidence=20)
     table = score_table(found)
-    for score, line in zip(found, table.split("\n"), strict=False):
+    for score, line in zip(found, table.split("\n")[: len(found)], strict=True):
         assert line.startswith(score.name)
         assert f"{score.value:.2f} {score.mean:.2f} ± {score.half_width:.2f} {score.signature}" in " ".join(
             line.split()
