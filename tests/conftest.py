@@ -1,13 +1,10 @@
 """What several test files share: a tiny prepared corpus, and the markers' meaning."""
 
 import os
+import signal
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors gain nothing from threads; also for the commands run here
-
-import signal
-
-signal.signal(signal.SIGINT, signal.default_int_handler)  # shells ignore it for what they run in the background
 
 import pytest
 import torch
@@ -15,6 +12,8 @@ import torch
 from mt.config import Config
 from mt.config_file import load_config
 from mt.console import Console
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # shells ignore it for what they run in the background
 
 ENGLISH = ["a man", "a woman", "a dog", "the old man", "the old dog", "the woman"]
 GERMAN = ["ein Mann", "eine Frau", "ein Hund", "der alte Mann", "der alte Hund", "die Frau"]
