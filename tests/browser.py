@@ -1,4 +1,7 @@
-"""Pages laid out by a real browser, at the width of a desk or a phone, light or dark."""
+"""Pages laid out by a real browser, at the width of a desk or a phone, light or dark.
+
+Apart from helpers.py, as only the tests of pages need it, and it needs nothing of mt.
+"""
 
 import html
 import json

@@ -1,4 +1,4 @@
-"""Configurations, commands and processes for tests.
+"""Configurations, commands, processes and waiting for tests.
 
 Processes of a world are forked, so that torch is imported once; each really trains, and can really be killed.
 """
