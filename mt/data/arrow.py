@@ -13,7 +13,7 @@ from mt.data.lines import opened
 from mt.data.pairs import Pairs, one_line_pairs
 from mt.errors import DataError
 
-HUB_SECONDS = 3  # a hub that has not answered by then counts as unreachable
+HUB_SECONDS = 3  # a hub that does not answer within this time counts as unreachable
 
 
 def parquet_pairs(path: Path, src: str, tgt: str) -> Iterator[Pairs]:
@@ -23,7 +23,7 @@ def parquet_pairs(path: Path, src: str, tgt: str) -> Iterator[Pairs]:
 
     with opened(path) as file:
         try:
-            # Parquet is read from its end: what is compressed as a whole has to be in memory.
+            # Parquet is read from its end, so a file compressed as a whole must be in memory.
             table = pyarrow.parquet.ParquetFile(file if path.suffix.lower() == ".parquet" else io.BytesIO(file.read()))
             batches = (pyarrow.Table.from_batches([batch]) for batch in table.iter_batches(batch_size=pairs.BLOCK))
             yield from _table_pairs(batches, table.metadata.num_rows, src, tgt, str(path))
@@ -32,7 +32,7 @@ def parquet_pairs(path: Path, src: str, tgt: str) -> Iterator[Pairs]:
 
 
 def dataset_pairs(dataset: str, config: str | None, split: str, languages: tuple[str, str]) -> Iterator[Pairs]:
-    """A data set of the hub, or a local folder in the same layout, which is streamed and so never copied into a cache.
+    """A data set of the hub, or a local folder of the same layout, which is streamed and so not copied into a cache.
 
     Raises DataError when it cannot be reached or read, or lacks one of the languages.
     """
@@ -60,9 +60,9 @@ def dataset_pairs(dataset: str, config: str | None, split: str, languages: tuple
 
 
 def _stay_offline() -> None:
-    """Have the libraries open what is in their cache, and not try the hub for 23 s more.
+    """Let the libraries use their cache only: they would otherwise try the hub for 23 s.
 
-    They read HF_HUB_OFFLINE when they are imported, which may be long ago.
+    Setting HF_HUB_OFFLINE is not enough: they may have been imported, and have read it, before.
     """
     import datasets
     import huggingface_hub
@@ -82,7 +82,7 @@ def _hub_answers() -> bool:
 
 
 def _plain_folder(dataset: str, config: str | None) -> tuple[str, str | None]:
-    """A folder without the hub's README declares no configurations: there one is a folder inside, or says nothing."""
+    """In a folder without the hub's README, a configuration is the name of a folder inside; otherwise it is ignored."""
     import datasets
 
     if config is None or datasets.get_dataset_config_names(dataset) != ["default"]:
@@ -92,7 +92,7 @@ def _plain_folder(dataset: str, config: str | None) -> tuple[str, str | None]:
 
 
 def _rows_of_stream(data: Any, split: str) -> int:
-    """As the folder's README has it; 0 where it says nothing."""
+    """The number of rows that the folder's README gives; 0 where it gives none."""
     splits = data.info.splits or {}
     return int(splits[split].num_examples) if split in splits else 0
 
@@ -100,7 +100,7 @@ def _rows_of_stream(data: Any, split: str) -> int:
 def _table_pairs(tables: Iterable[Any], rows: int, src: str, tgt: str, name: str) -> Iterator[Pairs]:
     """Tables with a `translation` column of both languages, as WMT has, or with a column for each language.
 
-    rows: of all tables, 0 where nobody knows.
+    rows: of all tables, 0 where unknown.
     """
     read = 0
     for table in tables:
@@ -122,11 +122,11 @@ def _column(table: Any, language: str, name: str) -> list[str]:
     )
 
 
-# --- A split of translations, as test sets are ---------------------------------------------------------------------
+# --- Test sets -----------------------------------------------------------------------------------------------------
 
 
 def cached_translations(dataset: str, config: str, split: str) -> list[dict[str, str]] | None:
-    """A split that `datasets` has cached, None when it has not; the hub, which it would ask first, is not asked."""
+    """A split in the cache of `datasets`, or None; read directly, as `datasets` itself would ask the hub first."""
     from datasets import Dataset
     from datasets.config import HF_DATASETS_CACHE
 
@@ -136,7 +136,7 @@ def cached_translations(dataset: str, config: str, split: str) -> list[dict[str,
 
 
 def hub_translations(dataset: str, config: str, split: str) -> list[dict[str, str]]:
-    """A split from the hub, streamed, as `datasets` would otherwise fetch all splits; raises whatever it raises."""
+    """A split from the hub; streamed, as `datasets` would otherwise download all splits. Raises its exceptions."""
     from datasets import load_dataset
 
     return [row["translation"] for row in load_dataset(dataset, config, split=split, streaming=True)]

@@ -1,4 +1,4 @@
-"""Length-bucketed batches (section 5.1): a pure plan, so that a run goes on from any point of it."""
+"""Length-bucketed batches (section 5.1), planned by a pure function, so that a run can resume at any batch."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,21 +11,22 @@ from mt.errors import DataError
 Rows = npt.NDArray[np.int64]  # row numbers of the corpus
 Lengths = npt.NDArray[np.int64]
 
-# Batches for which target lengths are put into one group, whose pairs are then sorted by source length. Larger groups
-# mix more target lengths in a batch, smaller ones more source lengths: 6 pads least from 30,000 to 5 million pairs.
+# Target lengths are grouped until a group fills this many batches; within a group pairs are sorted by source length.
+# Larger groups mix more target lengths in a batch, smaller ones more source lengths; for corpora of 30,000 to 5 million
+# pairs, 6 gives the least padding.
 GROUP = 6
 
 
 @dataclass(frozen=True)
 class Cursor:
-    """A place in the training data: the next batch is number `batch` of `epoch`, both counted from 0."""
+    """A place in the training data: the next batch is number `batch` of `epoch`, both from 0."""
 
     epoch: int = 0
     batch: int = 0
 
 
 def plan_batches(lengths_N2: Lengths, max_tokens: int, seed: int, epoch: int) -> list[Rows]:
-    """Group pairs of like length into batches of at most `max_tokens` a side, in random order (section 5.1).
+    """Group pairs of similar length into batches of at most `max_tokens` a side, in random order (section 5.1).
 
     Lengths in tokens, EOS counted; padding counts against the budget.
     Pure: the same arguments give the same plan, so a resume recomputes it.
@@ -44,9 +45,9 @@ def plan_batches(lengths_N2: Lengths, max_tokens: int, seed: int, epoch: int) ->
 
 
 def _by_length(lengths_N2: Lengths, group_tokens: int, random: np.random.Generator) -> Rows:
-    """Rows in groups of like target length, within a group by source length, at random among equals.
+    """Rows in groups of similar target length, by source length within a group, in random order among equals.
 
-    Source lengths rise in one group and fall in the next, so that pairs at the border of two groups are alike too.
+    Source lengths rise in one group and fall in the next, so that pairs at the border of two groups are similar too.
     """
     source_N, target_N = lengths_N2[:, 0], lengths_N2[:, 1]
     group_L = _groups(np.bincount(target_N), group_tokens, random)
@@ -58,7 +59,7 @@ def _by_length(lengths_N2: Lengths, group_tokens: int, random: np.random.Generat
 def _groups(count_L: Lengths, group_tokens: int, random: np.random.Generator) -> Lengths:
     """The group of each target length: neighbouring lengths are grouped until they fill `group_tokens`.
 
-    The first group has a random size, so that each epoch puts other sentences together.
+    The first group has a random size, so that each epoch combines other sentences.
     """
     group_L = np.zeros_like(count_L)
     group, filled = 0, random.random() * group_tokens
@@ -71,7 +72,7 @@ def _groups(count_L: Lengths, group_tokens: int, random: np.random.Generator) ->
 
 
 def _cuts(lengths_N2: Lengths, max_tokens: int) -> list[int]:
-    """Where to cut sorted pairs into batches: each as large as rows * longest <= max_tokens allows."""
+    """Where to cut sorted pairs into batches, each as large as rows * longest <= max_tokens allows."""
     cuts: list[int] = []
     start, N = 0, len(lengths_N2)
     while start < N:

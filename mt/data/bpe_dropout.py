@@ -1,8 +1,8 @@
 """BPE-dropout: in training, each merge of a word's pieces is skipped at random (Provilkov et al., 2020).
 
-Each word of each epoch has one random number in [0, 1), which decides all its merges as an arithmetic decoder would:
-each decision cuts the interval of the numbers that lead to it, so that a segmentation is an interval in the end. One
-that was found is remembered for all numbers in its interval; what is remembered changes the speed, never the result.
+Each word of each epoch has one random number in [0, 1), which decides all its merges as in arithmetic decoding: each
+decision splits the interval that the number lies in, so that every segmentation belongs to an interval of numbers.
+A cache keeps segmentations with their intervals; it changes the speed, never the result.
 """
 
 from bisect import bisect_right
@@ -17,15 +17,15 @@ from mt.data.corpus import Corpus, Ids, Integers, Sentences
 from mt.data.tokenizer import SPACE_MARK, Tokenizer
 from mt.errors import DataError
 
-KEPT = 300_000  # segmentations remembered, about 170 bytes each ...
-LONGEST_KEPT = 16  # ... of words of at most so many pieces; longer ones hardly recur
-NARROWEST = 2.0**-32  # an interval below this no longer halves evenly in float64: the next decisions take a new number
-MOST_MERGES = 1_000  # words of more are always segmented anew
+KEPT = 300_000  # segmentations in the cache, about 170 bytes each ...
+LONGEST_KEPT = 16  # ... of words of at most this many pieces; longer words hardly recur
+NARROWEST = 2.0**-32  # a narrower interval no longer splits exactly in float64: the next decisions take a new number
+MOST_MERGES = 1_000  # words of more merges are always segmented
 ID_BYTES = 2
 
 
 class Segmentation(NamedTuple):
-    """A text's pieces, and the interval of the numbers that give them: empty when one number did not decide all."""
+    """A text's pieces and the interval of numbers that give them; it is empty when one number was not enough."""
 
     pieces: list[str]
     start: float
@@ -38,8 +38,8 @@ Kept = tuple[list[float], list[tuple[float, bytes]]]  # where intervals start, i
 class BpeDropout:
     """Pairs of a corpus with each merge skipped with probability `rate`.
 
-    A pair's segmentation depends on seed, epoch and its place in the corpus alone: neither on where a run stopped nor
-    on which process trains the pair. Not to be shared by threads.
+    A pair's segmentation depends only on the seed, the epoch and its place in the corpus, not on where a run stopped
+    or which process trains the pair. Threads must not share an object.
     Raises DataError when the tokenizer is not a BPE whose pieces stay within words.
     """
 
@@ -100,7 +100,7 @@ class BpeDropout:
     def _numbers(self, sentences: Sentences, epoch: int, side: int, rows: Rows) -> npt.NDArray[np.float64]:
         """A random number for each id of the sentences of `rows`.
 
-        Seed, epoch and side have a stream of their own, in which each id of the corpus has its place.
+        Each seed, epoch and side has its own stream of random numbers, in which each id of the corpus has its place.
         """
         stream = np.random.PCG64([self._seed, epoch, side])
         random, place, numbers = np.random.Generator(stream), 0, []
@@ -133,9 +133,9 @@ class BpeDropout:
         self._count += 1
 
     def segment(self, text: str, number: float) -> Segmentation:
-        """Merge the characters of a text, the highest score first, skipping what `number` says.
+        """Merge the characters of a text, the highest score first, except the merges that `number` decides to skip.
 
-        As sentencepiece does it: two neighbours that were not merged stay apart until one of them has grown.
+        As in sentencepiece, two neighbours whose merge was skipped are proposed again only when one of them has grown.
         """
         symbols = list(text)
         before, after = list(range(-1, len(text) - 1)), list(range(1, len(text) + 1))

@@ -1,4 +1,4 @@
-"""The stages of preparing: read and clean, learn the pieces, encode; each one streams, so a corpus of any size fits."""
+"""The stages of preparing: read and clean, learn the pieces, encode; each streams, so a corpus of any size fits."""
 
 import os
 import shutil
@@ -23,7 +23,7 @@ from mt.data.sources import name_of, read_pairs
 from mt.data.tokenizer import Tokenizer, train_tokenizer
 from mt.errors import DataError
 
-ROW_BYTES = 40  # of a training pair: where both sides begin, how long they are, where the pair was read
+ROW_BYTES = 40  # memory of a training pair: offsets and lengths of both sides, and its origin
 
 
 @dataclass
@@ -48,13 +48,13 @@ class Reading:
         return valid
 
     def warn(self, console: Console) -> None:
-        """Say what was changed in the text."""
+        """Warn of changes in the text."""
         if self.repaired:
             lines = counted(self.repaired, "line")
-            console.warn(f"{self.name}: {lines} not in UTF-8; U+FFFD stands for what could not be read")
+            console.warn(f"{self.name}: {lines} not in UTF-8; U+FFFD replaces the bytes that could not be read")
         if self.line_feeds:
             fields = counted(self.line_feeds, "field")
-            console.warn(f"{self.name}: {fields} with a line feed, which is a space now")
+            console.warn(f"{self.name}: {fields} with a line feed, which became a space")
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def refuse_weights(texts: Sequence[CleanText], folder: Path) -> None:
 
 
 def learn_tokenizer(texts: Sequence[CleanText], config: Config, console: Console) -> Tokenizer:
-    """Train the tokenizer on a random sample of the kept sentences, both sides of each pair drawn."""
+    """Train the tokenizer on both sides of a random sample of the kept pairs."""
     available = 2 * sum(text.reading.kept * text.entry.weight for text in texts)
     rate = min(1.0, config.data.tokenizer_sample / available)
     expected = round(rate * available)
@@ -144,7 +144,7 @@ def learn_tokenizer(texts: Sequence[CleanText], config: Config, console: Console
 
 
 def _sample(texts: Sequence[CleanText], rate: float, seed: int) -> Iterator[list[str]]:
-    """Each pair with the chance `rate`, times the weight of its entry: the sentences drawn from block after block."""
+    """Draw each pair with probability `rate` times the weight of its entry; yield the sentences block by block."""
     random = np.random.default_rng(seed)
     for text in texts:
         for _, source_lines, target_lines in text.blocks():
@@ -177,14 +177,14 @@ def encode_training(
 
 
 def _repeated(times_N: Integers) -> Iterator[Integers]:
-    """Each row as often as it is used, in order and in slices, as a weight may make any number of one block."""
+    """Each row as often as it is used, in order; in slices, as a large weight makes many rows of one block."""
     ends_N = times_N.cumsum()
     for start in range(0, int(ends_N[-1]), BLOCK):
         yield np.searchsorted(ends_N, np.arange(start, min(start + BLOCK, ends_N[-1])), side="right")
 
 
 def _times(count: int, weight: float, random: np.random.Generator) -> Integers:
-    """How often each row is used: the whole part of the weight, and once more with the chance of its fraction."""
+    """How often each row is used: the whole part of the weight, and once more with its fraction as probability."""
     whole = int(weight)
     return np.full(count, whole) + (random.random(count) < weight - whole)
 
@@ -193,7 +193,7 @@ NumberedBlock = tuple[int, list[str], list[str], list[str]]  # number of the ent
 
 
 def _encoded(tokenizer: Tokenizer, blocks: Iterable[NumberedBlock]) -> Iterator[tuple[NumberedBlock, Corpus]]:
-    """Encode on all cores, a few blocks ahead, and hand on in order."""
+    """Encode on all cores, a few blocks ahead, and yield in order."""
     workers = os.cpu_count() or 1
     waiting: deque[tuple[NumberedBlock, Future[Corpus]]] = deque()
     with ThreadPoolExecutor(workers) as pool:

@@ -14,12 +14,12 @@ from mt.data.corpus import Corpus
 from mt.data.lines import LONGEST_LINE
 from mt.data.pairs import Pairs
 
-SAMPLE = 100  # dropped pairs kept for reading, by reason
-MANY = 0.1  # of the pairs read: one reason that drops more is worth a warning
+SAMPLE = 100  # dropped pairs kept for each reason
+MANY = 0.1  # share of the pairs read above which one reason for drops is a warning
 EXAMPLES = 3  # dropped pairs that the warning shows
 SHOWN = 10_000  # characters of a dropped sentence that are kept
 
-# What to do about many drops, by how their reason begins.
+# What to do about many drops, by the beginning of their reason.
 ADVICE = {
     "empty side": "is a side of the text missing?",
     "source equals target": "is one side untranslated? data.clean.copies=no keeps such pairs",
@@ -33,13 +33,13 @@ ADVICE = {
     "not ": "does text hold tabs? quoted: true reads tables that are quoted as spreadsheets do",
 }
 
-# Control characters but the tab, and the lone surrogates that stand for bytes which are not UTF-8.
+# Control characters except the tab, and the lone surrogates that stand for bytes which are not UTF-8.
 _CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def text_problems(pairs: Pairs, rules: CleanConfig) -> dict[int, str]:
-    """What is wrong with each unusable pair, judged by its text alone: the first reason that holds."""
+    """For each unusable pair, by its text alone: the row and the first reason that holds."""
     problems = dict(pairs.problems)
     for row, (source, target) in enumerate(zip(pairs.source, pairs.target, strict=True)):
         if row not in problems and (problem := _problem(source, target, rules)):
@@ -64,7 +64,7 @@ def _problem(source: str, target: str, rules: CleanConfig) -> str:
 
 
 def valid_unicode(text: str) -> str:
-    """The text with U+FFFD for whatever was not UTF-8."""
+    """The text with U+FFFD in place of bytes that are not UTF-8."""
     return text if text.isprintable() else _SURROGATE.sub("\ufffd", text)
 
 
@@ -77,13 +77,13 @@ def length_problems(pairs: Corpus, rules: CleanConfig) -> dict[int, str]:
 
 
 class SeenPairs:
-    """The pairs met so far as 64-bit hashes, 8 bytes each: at 4.5 million pairs, one of 2 million runs loses a pair."""
+    """The pairs met so far, as hashes of 8 bytes: of 4.5 million pairs, two collide with a chance of 1 in 2 million."""
 
     def __init__(self) -> None:
         self._runs: list[npt.NDArray[np.uint64]] = []  # sorted, each at least twice as long as the next
 
     def repeated(self, sources: list[str], targets: list[str]) -> npt.NDArray[np.bool_]:
-        """Which of these pairs came before, among them or earlier; remembers the others."""
+        """Whether each pair equals an earlier one, in this call or before; remembers the others."""
         hashes_N = np.array([_hash(*pair) for pair in zip(sources, targets, strict=True)], dtype=np.uint64)
         repeated_N = np.ones(len(hashes_N), dtype=bool)
         repeated_N[np.unique(hashes_N, return_index=True)[1]] = False
@@ -115,7 +115,7 @@ class Drops:
     def add(self, reason: str, place: str, source: str, target: str) -> None:
         self.counts[reason] += 1
         sample = self._sample.setdefault(reason, [])
-        # Reservoir sampling: every dropped pair has the same chance to be among those kept.
+        # Reservoir sampling: every dropped pair is kept with the same probability.
         index = len(sample) if len(sample) < SAMPLE else self._random.randrange(self.counts[reason])
         if index < SAMPLE:
             sample[index : index + 1] = [(place, source[:SHOWN], target[:SHOWN])]

@@ -1,7 +1,7 @@
-"""The folder of prepared data: whole or not there, one builder at a time, never replaced under its readers.
+"""The folder of prepared data: complete or absent, built by one process at a time, not replaced while it is read.
 
-It is built beside and renamed when complete. Whoever reads it holds a shared lock on its manifest, and whoever
-replaces it an exclusive one; the system lets go of both should the process be killed.
+It is built under another name and renamed when complete. A reader holds a shared lock on its manifest, a builder that
+replaces it an exclusive one; the system releases both when the process ends.
 """
 
 import fcntl
@@ -33,9 +33,10 @@ def hold(folder: Path) -> IO[bytes] | None:
             return None
         if not _try_lock(manifest, fcntl.LOCK_SH):
             raise DataError(f"{folder} is being replaced by {_holders(manifest)}; run again when that is done")
-        if _is_same(manifest, folder / MANIFEST):
-            return manifest
-        manifest.close()  # it was replaced meanwhile
+        with suppress(OSError):
+            if os.path.samestat(os.fstat(manifest.fileno()), (folder / MANIFEST).stat()):
+                return manifest
+        manifest.close()  # the folder was replaced between opening and locking
 
 
 def _open(path: Path) -> IO[bytes] | None:
@@ -47,24 +48,18 @@ def _open(path: Path) -> IO[bytes] | None:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
 
 
-def _is_same(file: IO[bytes], path: Path) -> bool:
-    with suppress(OSError):
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    return False
-
-
 def _try_lock(file: IO[bytes], kind: int) -> bool:
     try:
         fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except OSError:  # a file system without locks: as before, whoever uses it takes care
+    except OSError:  # a file system without locks: the user must take care
         return True
     return True
 
 
 def _holders(file: IO[bytes]) -> str:
-    """The processes that hold a lock on a file, as far as the system tells."""
+    """The processes that hold a lock on a file, where the system names them."""
     inode, holders = str(os.fstat(file.fileno()).st_ino), []
     with suppress(OSError):
         for line in Path("/proc/locks").read_text().splitlines():
@@ -86,7 +81,7 @@ def _process(number: str) -> str:
 
 @contextmanager
 def only_builder(folder: Path, console: Console) -> Iterator[None]:
-    """Be the only one that prepares a folder, waiting for whoever does; raises WriteError where nobody can."""
+    """Be the only process that prepares a folder, after waiting for any other; raises WriteError if it is read-only."""
     with writing(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         lock = open(_beside(folder, "lock"), "wb")  # noqa: SIM115 (closed below)
@@ -99,10 +94,10 @@ def only_builder(folder: Path, console: Console) -> Iterator[None]:
 
 @contextmanager
 def replaced(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder to fill, which takes the place of `folder` when all went well. For its only builder.
+    """Yield an empty folder to fill; without an exception it replaces `folder`. Use it within `only_builder`.
 
-    What an earlier, killed run left is cleared away first.
-    Raises DataError when somebody reads the folder, WriteError when the disk is full or cannot be written.
+    Leftovers of a killed process are removed first.
+    Raises DataError when a process reads the folder, WriteError when the disk is full or cannot be written.
     """
     folder = folder.resolve()  # a link may lead to another disk, and a rename stays on one
     new, old = _beside(folder, "new"), _beside(folder, "old")
@@ -127,7 +122,7 @@ def replaced(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def _unread(folder: Path) -> Iterator[None]:
-    """Keep readers away. Raises DataError naming those there are."""
+    """Keep new readers out; raises DataError naming the processes that read the folder now."""
     manifest = _open(folder / MANIFEST)
     if manifest is None:
         yield
@@ -150,7 +145,7 @@ def _remove(folder: Path) -> None:
 
 
 def _sync(folder: Path) -> None:
-    """Have the disk hold every file before a name promises them."""
+    """Write every file through to the disk, before the folder gets its name."""
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             with open(path, "rb") as file:

@@ -1,4 +1,4 @@
-"""What each update trains on: its pairs, cut into micro-batches and made ready in a thread while others are trained."""
+"""The pairs of each update, cut into micro-batches; a thread prepares them while earlier updates are computed."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -21,11 +21,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class MicroBatches:
-    """The pairs of one update, cut into passes through the model; of the passes, those of one process."""
+    """One update's pairs, cut into passes through the model, of which this holds those of one process."""
 
     rows: Rows  # of the whole update, over all processes
-    passes: Sequence[tuple[int, Corpus]]  # each with the number that its dropout seed is made of
-    tokens: int  # target tokens of the whole update without BPE-dropout, as only their number is known to all processes
+    passes: Sequence[tuple[int, Corpus]]  # each with its number, which goes into the seed of its dropout
+    tokens: int  # target tokens of the whole update, counted without BPE-dropout, as every process knows that number
     padding: float  # share of its positions
 
     def halved(self, times: int) -> Self:
@@ -50,9 +50,9 @@ def cut_batch(
     processes: int = 1,
     take: Callable[[Rows], Corpus] | None = None,
 ) -> MicroBatches:
-    """Cut an update's pairs into passes, equally many for each process, and take those of process `rank`.
+    """Cut an update's pairs into passes, the same number for each process, and take those of process `rank`.
 
-    take: gives the pairs of some rows; by default as the corpus has them.
+    take: returns the pairs of given rows; by default `corpus.take`.
     """
     take = take or corpus.take
     lengths_R2 = np.stack([corpus.source.lengths[rows], corpus.target.lengths[rows]], axis=1)
@@ -68,7 +68,7 @@ def cut_batch(
 
 
 def pairs_by_epoch(corpus: Corpus, tokenizer: Tokenizer, config: Config) -> Callable[[int, Rows], Corpus]:
-    """A function of an epoch and some rows: their pairs as they are trained then, with BPE-dropout where it is on."""
+    """A function of epoch and rows that returns the pairs to train on, with BPE-dropout where it is on."""
     if config.train.bpe_dropout:
         return partial(BpeDropout(tokenizer, config.train.bpe_dropout, config.seed).take, corpus)
     return lambda epoch, rows: corpus.take(rows)
@@ -77,7 +77,7 @@ def pairs_by_epoch(corpus: Corpus, tokenizer: Tokenizer, config: Config) -> Call
 def updates_from(
     cursor: Cursor, corpus: Corpus, tokenizer: Tokenizer, config: Config, rank: int = 0, processes: int = 1
 ) -> Iterator[tuple[MicroBatches, Cursor]]:
-    """Endless updates from `cursor` on, as process `rank` trains them, each with the cursor of the one that follows."""
+    """Endless updates from `cursor` on, with the passes of process `rank`, each with the cursor of the next update."""
     take = pairs_by_epoch(corpus, tokenizer, config)
     for rows, following in batches_from(corpus.lengths(), config.batch.tokens, config.seed, cursor):
         yield cut_batch(corpus, rows, config.batch, rank, processes, partial(take, cursor.epoch)), following
@@ -85,9 +85,9 @@ def updates_from(
 
 
 def prefetched(items: Iterator[T], ahead: int = 2) -> Generator[T]:
-    """The same items, up to `ahead` of them made in a thread before they are asked for.
+    """The same items; a thread makes up to `ahead` of them in advance.
 
-    An error in making an item is raised where that item would have come. Closing the iterator ends the thread.
+    An error in making an item is raised in its place. Closing the iterator ends the thread.
     """
     pool = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
     try:

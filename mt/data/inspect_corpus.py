@@ -1,4 +1,4 @@
-"""`mt prepare --inspect`: what a careful person looks at before a long run, as text, JSON and a page of histograms."""
+"""`mt prepare --inspect`: what to check in the data before a long run, as text, JSON and a page of histograms."""
 
 import json
 from collections.abc import Iterator
@@ -31,8 +31,8 @@ class Side:
     pieces: int
     words: int  # separated by white space
     pieces_per_word: float
-    byte_share: float  # of the pieces, those that spell a rare character in bytes
-    unknown: int  # 0, since bytes spell everything
+    byte_share: float  # of the pieces, those that are bytes of a rare character
+    unknown: int  # 0, as bytes can write everything
     percentiles: dict[int, int]  # percent: length
     histogram: list[int]  # how many sentences have length 0, 1, 2, ...
 
@@ -50,7 +50,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Inspection:
-    """All that is told; `dataclasses.asdict` makes it fit for JSON."""
+    """All figures; `dataclasses.asdict` makes them fit for JSON."""
 
     dir: str
     read: int  # training pairs in the sources
@@ -123,14 +123,14 @@ def _uses(sentences: Sentences, vocabulary: int) -> Integers:
 def _side(language: str, sentences: Sentences, uses_V: Integers, tokenizer: Tokenizer) -> Side:
     pieces = int(uses_V.sum())
     words = int(uses_V[[tokenizer.starts_word(index) for index in range(len(uses_V))]].sum())
-    spelt = int(uses_V[[tokenizer.is_byte(index) for index in range(len(uses_V))]].sum())
+    byte_pieces = int(uses_V[[tokenizer.is_byte(index) for index in range(len(uses_V))]].sum())
     quantiles = np.percentile(sentences.lengths, PERCENTILES, method="inverted_cdf")
     return Side(
         language=language,
         pieces=pieces,
         words=words,
         pieces_per_word=(pieces - len(sentences)) / max(words, 1),
-        byte_share=spelt / pieces,
+        byte_share=byte_pieces / pieces,
         unknown=int(uses_V[UNK]),
         percentiles={percent: int(length) for percent, length in zip(PERCENTILES, quantiles, strict=True)},
         histogram=np.bincount(sentences.lengths).tolist(),

@@ -27,10 +27,10 @@ def refuse_giant(line: str | bytes, where: str) -> None:
 
 
 class Lines:
-    """The lines of a file without their line feed or carriage return and line feed; a byte-order mark is removed.
+    """The lines of a file without their line ends; a byte-order mark is removed.
 
-    Invalid UTF-8 shows as lone surrogates. A line longer than LONGEST_LINE is cut one character after that, so that
-    memory stays bounded and whoever reads it sees that it is too long.
+    Invalid UTF-8 becomes lone surrogates. A longer line is cut to LONGEST_LINE + 1 characters: memory stays bounded,
+    and the reader can still see that it is too long.
     Raises DataError when the file cannot be read or is UTF-16.
     """
 
@@ -58,7 +58,7 @@ class Lines:
         return line.removeprefix("\ufeff")
 
     def share(self) -> float:
-        """How much of the file has been read, in bytes as they lie on disk."""
+        """The share of the file read so far, 0 to 1, in its bytes on disk."""
         return 1.0 if self._raw.closed else self._raw.tell() / self._path.stat().st_size
 
 
@@ -72,7 +72,7 @@ def _skip_to_line_feed(text: io.TextIOWrapper) -> None:
 
 @contextmanager
 def opened(path: Path) -> Iterator[Any]:
-    """The file's bytes, decompressed by its suffix; whatever is wrong with them becomes a DataError."""
+    """The file's bytes, decompressed by its suffix; raises DataError when they cannot be read."""
     with _opened(path) as (_, file):
         yield file
 
@@ -88,7 +88,7 @@ def _opened(path: Path) -> Iterator[tuple[IO[bytes], Any]]:
 
 
 def _open_zst(raw: IO[bytes]) -> Any:
-    import pyarrow  # the standard library knows zstd from Python 3.14 on
+    import pyarrow  # the standard library has zstd only from Python 3.14 on
 
     return pyarrow.input_stream(raw, compression="zstd")
 

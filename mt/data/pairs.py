@@ -1,4 +1,4 @@
-"""Sentence pairs in blocks, as every reader of text hands them on, and the reader of two files line for line."""
+"""Sentence pairs in blocks, which every reader of text yields, and the reader of two files line for line."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -9,22 +9,22 @@ from mt.console import counted
 from mt.data.lines import Lines
 from mt.errors import DataError
 
-BLOCK = 10_000  # pairs handed on together
+BLOCK = 10_000  # pairs
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Pairs that follow one another in a source of text; invalid UTF-8 shows as lone surrogates."""
+    """Consecutive pairs of one entry of the config; invalid UTF-8 is lone surrogates."""
 
     source: list[str]
     target: list[str]
-    numbers: Sequence[int]  # the line or row each pair stands on, counted from 1
-    share: float  # how much of the source of text has been read with these, 0 where that cannot be told
-    problems: dict[int, str] = field(default_factory=dict)  # index: why this could not be read as a pair
-    line_feeds: int = 0  # fields in which a line feed was turned into a space
+    numbers: Sequence[int]  # line or row of each pair, from 1
+    share: float  # of the entry, read so far; 0 where that is unknown
+    problems: dict[int, str] = field(default_factory=dict)  # index: why this row is not a pair
+    line_feeds: int = 0  # fields in which a line feed became a space
 
 
-Row = tuple[int, str, str, str]  # number, source, target, and "" or why this is no pair
+Row = tuple[int, str, str, str]  # number, source, target, and why it is not a pair ("" when it is)
 
 
 def text_pairs(source: Path, target: Path) -> Iterator[Pairs]:
@@ -52,7 +52,7 @@ def _count(items: Iterable[str]) -> int:
 
 
 def row_pairs(rows: Iterator[Row], share: Callable[[int], float]) -> Iterator[Pairs]:
-    """Rows in blocks; share: how much has been read, given how many rows have."""
+    """Rows in blocks; `share` gives the share read so far, of the number of rows read."""
     read = 0
     while block := list(islice(rows, BLOCK)):
         numbers, sources, targets, reasons = (list(column) for column in zip(*block, strict=True))
@@ -64,7 +64,7 @@ def row_pairs(rows: Iterator[Row], share: Callable[[int], float]) -> Iterator[Pa
 def one_line_pairs(
     sources: list[str], targets: list[str], numbers: Sequence[int], share: float, problems: dict[int, str]
 ) -> Pairs:
-    """Fields of tables may hold line feeds, which would break the rule of one sentence a line: they become spaces."""
+    """Pairs from fields of tables, whose line feeds become spaces: prepared text has one sentence on each line."""
     changed = 0
     for side in (sources, targets):
         for index, text in enumerate(side):

@@ -1,4 +1,4 @@
-"""Prepared data, opened: what `mt prepare` made, found whole and unchanged.
+"""Prepared data, opened: the output of `mt prepare`, verified.
 
 data/NAME/manifest.json     sources with sizes and hashes, settings, counts, drops by reason, versions
 data/NAME/manifest.sha256   its own hash, as sha256sum writes it
@@ -40,10 +40,7 @@ FileEntries = dict[str, dict[str, Any]]  # name in the folder: bytes and sha256
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A prepared folder, opened; `fingerprint` stands for all that training sees, the ids and the tokenizer.
-
-    As long as this is in use, the folder cannot be replaced.
-    """
+    """A prepared folder, not replaced while this is open; `fingerprint` identifies the ids and the tokenizer."""
 
     dir: Path
     tokenizer: Tokenizer
@@ -55,7 +52,7 @@ class Prepared:
     lock: IO[bytes]
 
     def text(self, split: str) -> Text:
-        """The lines of `valid` or `test` as they were read; none when the config names no such source."""
+        """The lines of `valid` or `test` as they were read; none when the config has no such entry."""
         names = f"{split}/source.txt", f"{split}/target.txt"
         _verify(self.dir, self.manifest, names)
         return read_text(self.dir / names[0]), read_text(self.dir / names[1])
@@ -131,14 +128,14 @@ def read_manifest(folder: Path) -> Manifest | None:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write the manifest and its hash into a folder that has not got its name yet."""
+    """Write the manifest and its hash into a folder that is being built."""
     data = f"{json.dumps(manifest, indent=1, ensure_ascii=False)}\n".encode()
     (folder / MANIFEST).write_bytes(data)
     (folder / MANIFEST_HASH).write_bytes(_hash_line(data))
 
 
 def _hash_line(data: bytes) -> bytes:
-    """The hash of the manifest as sha256sum writes it, and checks it with -c."""
+    """The hash of the manifest in the format of sha256sum, which can check it with -c."""
     return f"{hashlib.sha256(data).hexdigest()}  {MANIFEST}\n".encode()
 
 
@@ -149,7 +146,7 @@ def file_entries(folder: Path) -> FileEntries:
 
 
 def fingerprint(tokenizer: Tokenizer, files: FileEntries) -> str:
-    """Stands for the tokenizer and the ids, given the entries of their files."""
+    """A hash of the tokenizer and of the ids, given the entries of their files."""
     ids = [f"{name} {file['sha256']}" for name, file in files.items() if name.endswith((".ids.npy", ".offsets.npy"))]
     return hashlib.sha256("\n".join([tokenizer.fingerprint, *ids]).encode()).hexdigest()
 

@@ -1,4 +1,4 @@
-"""Sentence pairs from where they lie: text files, tables, `datasets`, or the demo grammar."""
+"""Sentence pairs from each kind of entry: text files, tables, `datasets`, the demo grammar."""
 
 import re
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from mt.errors import DataError
 
 
 def name_of(entry: Input) -> str:
-    """An entry of data.train, data.valid or data.test as errors and reports name it."""
+    """The name of an entry of data.train, data.valid or data.test in errors and reports."""
     if entry.dataset is not None:
         return " ".join(part for part in (entry.dataset, entry.config, entry.split) if part)
     if entry.demo is not None:
@@ -24,7 +24,7 @@ def name_of(entry: Input) -> str:
 def read_pairs(entry: Input, src: str, tgt: str, seed: int) -> Iterator[Pairs]:
     """The pairs of an entry, `src` language first, in blocks.
 
-    Raises DataError when a file is missing or damaged, and when two files that should match line for line do not.
+    Raises DataError when a file is missing or damaged, or when two files differ in their number of lines.
     """
     if entry.demo is not None:
         return _demo(entry.split, entry.demo, (src, tgt), seed)
@@ -42,7 +42,7 @@ def read_pairs(entry: Input, src: str, tgt: str, seed: int) -> Iterator[Pairs]:
 
 
 def source_files(entry: Input, src: str, tgt: str) -> list[Path]:
-    """The local files an entry is made of, none for the hub; raises DataError when one is missing."""
+    """The local files of an entry, none for the hub; raises DataError when one is missing."""
     for name in (entry.prefix, entry.src, entry.tgt, entry.pairs, entry.dataset):
         if name is not None:
             _refuse_address(name)
@@ -53,7 +53,7 @@ def source_files(entry: Input, src: str, tgt: str) -> list[Path]:
     if entry.src is not None and entry.tgt is not None:
         return [_existing(entry.src), _existing(entry.tgt)]
     if entry.demo is not None:
-        return sorted((Path(__file__).parents[1] / "demo").glob("*.py"))  # another grammar is another text
+        return sorted((Path(__file__).parents[1] / "demo").glob("*.py"))  # a changed grammar gives other text
     if entry.dataset is not None and _is_folder(entry.dataset):
         return [path for path in sorted(Path(entry.dataset).rglob("[!.]*")) if path.is_file()]
     return []
@@ -81,7 +81,7 @@ def _with_any_suffix(prefix: str, language: str) -> Path:
 
 def _prefix_hint(prefix: str, name: str) -> str:
     if Path(prefix).is_file():
-        return f"; {prefix} is one file, name what both have in common"
+        return f"; {prefix} is a single file: name the common start of both names"
     if Path(prefix).is_dir():
         return f"; {prefix} is a folder: name files as {prefix}/PREFIX, or a data set as {{dataset: {prefix}}}"
     if found := re.fullmatch(r"(wmt/)?(wmt\d\d)", prefix.lower()):
@@ -100,7 +100,7 @@ def _existing(name: str) -> Path:
 
 
 def _is_folder(dataset: str) -> bool:
-    """Whether it is a local folder; raises DataError for a path that is none, which could be no hub name either."""
+    """Whether it is a local folder; raises DataError for what can be neither a folder nor a name on the hub."""
     if Path(dataset).is_dir():
         return True
     if dataset.startswith(("/", ".", "~")) or dataset.count("/") > 1:

@@ -11,15 +11,15 @@ from mt.data.lines import Lines
 from mt.data.pairs import Pairs, Row, row_pairs
 from mt.errors import DataError
 
-LONGEST_ROW = 100  # lines; a quoted row of more is taken for a quote that nobody closed
+LONGEST_ROW = 100  # lines; a longer quoted row is taken for an unclosed quote
 
 Cells = tuple[int, list[str]]  # number of the row's first line, its columns
 
 
 def tsv_pairs(path: Path, entry: Input, src: str, tgt: str) -> Iterator[Pairs]:
-    """Columns are named by `columns`, else by a first line that names both languages, else they are source, target.
+    """Columns are named by `columns`, else by a header line with both languages; else they are source and target.
 
-    Raises DataError when they are others, or when quotes do not close.
+    Raises DataError when the columns do not fit, or when a quote is not closed.
     """
     lines = Lines(path)
     rows = (
@@ -58,7 +58,7 @@ def _quoted(lines: Lines, path: Path) -> Iterator[Cells]:
     def fed() -> Iterator[str]:
         for number, line in enumerate(lines, 1):
             if number - start >= LONGEST_ROW:
-                raise _bad_quotes(path, start, f"it would go on for more than {LONGEST_ROW} lines")
+                raise _bad_quotes(path, start, f"the row has more than {LONGEST_ROW} lines")
             yield f"{line}\n"
 
     rows = csv.reader(fed(), delimiter="\t", strict=True)

@@ -17,7 +17,7 @@ from mt.errors import DataError
 PAD, BOS, EOS, UNK = 0, 1, 2, 3
 MOST_PIECES = 2**16  # a corpus keeps its ids in 16 bits
 
-# The rarest characters, 0.01% of the sample, are spelt in bytes, so that they do not use up the vocabulary.
+# The rarest characters, 0.01% of the sample, are written as bytes, so that they do not fill the vocabulary.
 CHARACTER_COVERAGE = 0.9999
 
 SPACE_MARK = "\u2581"  # what sentencepiece writes for a space
@@ -31,7 +31,7 @@ _TO_UNESCAPE = re.compile(f"{_ESCAPE}[01]")
 class Tokenizer:
     """Lines to piece ids and back: decode(encode(line)) is the line, for any Unicode text without a line feed.
 
-    Made from the bytes of a sentencepiece model. Raises DataError when they are not one, or not one that fits our ids.
+    Made from the bytes of a sentencepiece model; raises DataError when they are not one, or when its ids do not fit.
     """
 
     def __init__(self, model_bytes: bytes) -> None:
@@ -57,7 +57,7 @@ class Tokenizer:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the pieces and their scores: equal for tokenizers that encode alike."""
+        """SHA-256 of the pieces and their scores: tokenizers with the same fingerprint encode in the same way."""
         table = "\n".join(
             f"{self._processor.id_to_piece(index)}\t{self._processor.get_score(index):.6g}"
             for index in range(len(self))

@@ -1,4 +1,4 @@
-"""Which source piece a target piece probably comes from: IBM model 1 (Brown et al., 1993), estimated from a sample."""
+"""How probable a target piece is given a source piece: IBM model 1 (Brown et al., 1993), estimated from a sample."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -18,13 +18,13 @@ _SHIFT = 16  # ids have 16 bits
 
 @dataclass(frozen=True)
 class WordModel:
-    """How probable a target piece is as the translation of a source piece, for the pairs of pieces met."""
+    """The translation probabilities of all pairs of pieces in the sample."""
 
     code_N: Integers  # source id << 16 | target id, ascending
     probability_N: Floats
 
     def probabilities(self, source_S: npt.NDArray[Any], target_T: npt.NDArray[Any]) -> Floats:
-        """p(t | s), [T, S]; 0 for what was never met."""
+        """p(t | s), [T, S]; 0 for pairs of pieces that are not in the sample."""
         wanted_TS = (source_S[None, :].astype(np.int64) << _SHIFT) | target_T[:, None].astype(np.int64)
         place_TS = np.searchsorted(self.code_N, wanted_TS).clip(max=len(self.code_N) - 1)
         found: Floats = np.where(self.code_N[place_TS] == wanted_TS, self.probability_N[place_TS], 0.0)

@@ -309,7 +309,7 @@ def test_repairs_of_training_text_are_counted_and_said(messy_text: Path, tmp_pat
     prepared = prepare(config_for(tmp_path, messy_text, clean=CleanConfig(invalid_utf8=False)), console)
     assert ("caf\ufffd", "Kaffee") in training_text(prepared)
     assert prepared.manifest["sources"]["train"][0]["repaired"] == 1
-    assert f"{messy_text}/train: 1 line not in UTF-8; U+FFFD stands for what could not be read" in console.heard
+    assert f"{messy_text}/train: 1 line not in UTF-8; U+FFFD replaces the bytes that could not be read" in console.heard
 
 
 def test_a_giant_line_is_dropped_from_training_and_refused_elsewhere(

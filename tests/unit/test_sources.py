@@ -159,7 +159,7 @@ def test_unequal_files_are_refused_with_both_counts_and_the_first_lonely_line(
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nowhere\.en: no such file"):
         pairs_of(Input(prefix=str(tmp_path / "nowhere")))
-    with pytest.raises(DataError, match=r"train\.en\.en: no such file, .*train\.en is one file, name what both"):
+    with pytest.raises(DataError, match=r"train\.en\.en: no such file, .*train\.en is a single file: name the"):
         pairs_of(Input(prefix=f"{write_sides(tmp_path)}.en"))
     with pytest.raises(DataError, match="is a folder"):
         pairs_of(Input(src=str(tmp_path), tgt=str(tmp_path)))
