@@ -33,7 +33,7 @@ def random_number(rng: Random, digits: int) -> int:
 
 def number(rng: Random) -> Pair:
     """A number in words, by itself."""
-    value = random_number(rng, pick(rng, (2, 3, 3, 3, 4, 4, 4)))
+    value = random_number(rng, pick(rng, (1, 2, 2, 3, 3, 4, 4)))
     return english_number(value), german_number(value)
 
 

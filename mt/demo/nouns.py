@@ -177,7 +177,7 @@ FAMILY = kind(
         "son, sons": "der Sohn, Söhne",
     },
     "old friendly clever funny",
-    definite=OWNED,
+    definite=POSSESSIVES,
 )
 PEOPLE = kind(
     {
