@@ -648,7 +648,7 @@ def test_nouns_that_may_be_counted_have_plurals() -> None:
 def test_masculine_nouns_in_e_are_known_to_the_n_declension() -> None:
     men = [word for kind in KINDS for word in kind.nouns if word.gender == MASCULINE and word.german.endswith("e")]
     weak = {word.german for word in men if word.german_plural.endswith("en")}
-    assert len(weak) > 1
+    assert weak
     assert weak <= set(N_DECLENSION)
 
 
