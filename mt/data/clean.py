@@ -4,6 +4,7 @@ import hashlib
 import random
 import re
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -120,18 +121,15 @@ class Drops:
         if index < SAMPLE:
             sample[index : index + 1] = [(place, source[:SHOWN], target[:SHOWN])]
 
-    def warnings(self, read: int) -> list[str]:
+    def warnings(self, read: int) -> Iterator[str]:
         """Each reason that dropped more than a tenth of the pairs read, with examples and what to do about it."""
-        return [self._warning(reason, read) for reason, count in self.counts.items() if count > MANY * read]
-
-    def _warning(self, reason: str, read: int) -> str:
-        count = self.counts[reason]
-        advice = next(advice for start, advice in ADVICE.items() if reason.startswith(start))
-        examples = [
-            f"\n  {place}  {_shortened(source)} | {_shortened(target)}"
-            for place, source, target in self._sample[reason][:EXAMPLES]
-        ]
-        return f"{count:,} of {read:,} training pairs dropped ({reason}): {advice}{''.join(examples)}"
+        for reason in (reason for reason, count in self.counts.items() if count > MANY * read):
+            advice = next(advice for start, advice in ADVICE.items() if reason.startswith(start))
+            examples = [
+                f"\n  {place}  {_shortened(source)} | {_shortened(target)}"
+                for place, source, target in self._sample[reason][:EXAMPLES]
+            ]
+            yield f"{self.counts[reason]:,} of {read:,} training pairs dropped ({reason}): {advice}{''.join(examples)}"
 
     def write(self, path: Path) -> None:
         """A table of reason, place, source and target; tabs and the like in the text are written as escapes."""

@@ -29,8 +29,8 @@ def refuse_giant(line: str | bytes, where: str) -> None:
 class Lines:
     """The lines of a file without their line ends; a byte-order mark is removed.
 
-    Invalid UTF-8 becomes lone surrogates. A longer line is cut to LONGEST_LINE + 1 characters: memory stays bounded,
-    and the reader can still see that it is too long.
+    Invalid UTF-8 becomes lone surrogates. A line longer than LONGEST_LINE is cut one character after it: memory stays
+    bounded, and the reader can still see that the line is too long.
     Raises DataError when the file cannot be read or is UTF-16.
     """
 

@@ -114,23 +114,16 @@ def _changed_settings(manifest: Manifest, config: Config) -> list[str]:
         before = DataConfig.model_validate(settings | {"dir": config.data.dir})
     except ValidationError:
         return ["settings that this version of mt does not know"]
-    sources = [f"data.{split}" for split in SPLITS if getattr(before, split) != getattr(config.data, split)]
     same_sources = config.data.model_copy(update={split: getattr(before, split) for split in SPLITS})
-    others = [f"data.{line}" for line in differences(before, same_sources)]
-    if (same := _is_same_tokenizer(config.data.tokenizer, manifest)) is not None:
-        others = [line for line in others if not line.startswith(TOKENIZER_SETTINGS)]
-        others += [] if same else [f"data.tokenizer: {config.data.tokenizer} is another one"]
-    return [*sources, *others, *([f"seed: {seed} -> {config.seed}"] if seed != config.seed else [])]
-
-
-def _is_same_tokenizer(path: str | None, manifest: Manifest) -> bool | None:
-    """Whether a given tokenizer is the one used, wherever that came from; None when none is given or it is gone.
-
-    Like the text, it may be gone once the data are prepared.
-    """
-    if path is None or not Path(path).exists():
-        return None
-    return _read_tokenizer(path).fingerprint == str(manifest["tokenizer"]["fingerprint"])
+    changes = [f"data.{line}" for line in differences(before, same_sources)]
+    given = config.data.tokenizer
+    if given is not None and Path(given).exists():  # like the text, it may be gone once the data are prepared
+        changes = [line for line in changes if not line.startswith(TOKENIZER_SETTINGS)]
+        if _read_tokenizer(given).fingerprint != manifest["tokenizer"]["fingerprint"]:
+            changes.append(f"data.tokenizer: {given} is another one")
+    if seed != config.seed:
+        changes.append(f"seed: {seed} -> {config.seed}")
+    return [f"data.{split}" for split in SPLITS if getattr(before, split) != getattr(config.data, split)] + changes
 
 
 def _read_tokenizer(path: str) -> Tokenizer:
@@ -202,7 +195,9 @@ def _build(config: Config, console: Console) -> None:
         texts = clean_training(config, folder / "scratch", drops, console)
         readings["train"] = [text.reading for text in texts]
         read = sum(reading.read for reading in readings["train"])
-        _refuse_changed(files)
+        for file in (file for entries in files.values() for entry in entries for file in entry):
+            if not file.is_same(Path(file.path)):
+                raise DataError(f"{file.path} changed while it was read; run again when it is complete")
         _refuse_nothing(sum(reading.kept for reading in readings["train"]), read, drops)
         refuse_weights(texts, folder)
         tokenizer = given or learn_tokenizer(texts, config, console)
@@ -217,12 +212,6 @@ def _build(config: Config, console: Console) -> None:
     _report(manifest, console)
     for warning in drops.warnings(read):
         console.warn(warning)
-
-
-def _refuse_changed(files: Files) -> None:
-    for file in (file for entries in files.values() for entry in entries for file in entry):
-        if not file.is_same(Path(file.path)):
-            raise DataError(f"{file.path} changed while it was read; run again when it is complete")
 
 
 def _refuse_nothing(pairs: int, read: int, drops: Drops) -> None:

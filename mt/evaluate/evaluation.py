@@ -147,7 +147,10 @@ def _systems(request: Request, models: "Sequence[Candidate]", testset: TestSet, 
     """Files first, as they were named, then models; every one has a line for each reference."""
     systems = [System(str(path), read_lines(path)) for path in request.hyp]
     for system in systems:  # before any model translates for minutes
-        _check(system, testset)
+        try:
+            check_lengths(system.translations, *testset.references)
+        except DataError as error:
+            raise DataError(f"{system.name}: {error}") from None
     if models:
         from mt.evaluate.models import translate
 
@@ -157,13 +160,6 @@ def _systems(request: Request, models: "Sequence[Candidate]", testset: TestSet, 
     if request.output is not None:
         write_whole(request.output, "".join(f"{line}\n" for line in systems[0].translations))
     return systems
-
-
-def _check(system: System, testset: TestSet) -> None:
-    try:
-        check_lengths(system.translations, *testset.references)
-    except DataError as error:
-        raise DataError(f"{system.name}: {error}") from None
 
 
 # --- Results -------------------------------------------------------------------------------------------------------

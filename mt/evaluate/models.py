@@ -72,16 +72,16 @@ def own_testset(model: Candidate) -> TestSet:
     Raises DataError when there is none, or when another one was prepared.
     """
     data = model.config.data
-    others = "or name a test set: --testset, or --src and --ref"
+    remedy = "name a test set: --testset, or --src and --ref"
     try:
         prepared = open_prepared(data.dir)
     except DataError as error:
-        raise DataError(f"{error};\n{others}") from None
+        raise DataError(f"{error};\nor {remedy}") from None
     names = [source["name"] for source in prepared.manifest["sources"]["test"]]
     if names != [name_of(source) for source in data.test]:
-        raise DataError(f"{data.dir} was prepared with another data.test than that of {model.path};\n{others}")
+        raise DataError(f"{data.dir} was prepared with another data.test than that of {model.path};\nor {remedy}")
     if not names:
-        raise DataError(f"{model.path}: its config has no data.test; name a test set: --testset, or --src and --ref")
+        raise DataError(f"{model.path}: its config has no data.test; {remedy}")
     sources, references = prepared.text("test")
     return TestSet(" + ".join(names), f"{data.src}-{data.tgt}", str(data.dir), sources, (references,))
 
