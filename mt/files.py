@@ -1,11 +1,14 @@
 """Text files in, whole files out: the only place that gives a file its name when its content is on the disk."""
 
 import errno
+import json
+import math
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from mt.errors import DataError, DiskError, UsageError, WriteError
 
@@ -32,6 +35,22 @@ def read_lines(path: Path) -> list[str]:
     if lines[-1] == "":
         lines.pop()
     return [line.removesuffix("\r") for line in lines]
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file; None where it is missing or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def number(record: Mapping[str, Any], key: str) -> float | None:
+    """A finite number under `key`, if there is one."""
+    value = record.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
 
 
 def write_whole(path: Path, content: str | Bytes) -> None:

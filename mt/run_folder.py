@@ -9,7 +9,6 @@ checkpoints/    step-NNNNNNNN, stop-NNNNNNNN, averaged
 
 import fcntl
 import json
-import math
 import os
 import platform
 import shlex
@@ -30,7 +29,7 @@ from mt.checkpoint import AVERAGED, list_checkpoints, read_config, read_state, r
 from mt.config import Config, OnResume, changes
 from mt.console import Console, counted
 from mt.errors import CheckpointError, MtError, UsageError, WriteError
-from mt.files import write_whole, writing
+from mt.files import number, read_json, write_whole, writing
 
 CONFIG, METRICS, SESSIONS, LOCK = "config.yaml", "metrics.jsonl", "env.json", ".lock"
 
@@ -317,19 +316,8 @@ def _record(line: str) -> Record:
 
 def read_records(path: Path) -> list[Record]:
     """The records of a JSON file that holds a list of them; none where it is missing or damaged."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return []
+    found = read_json(path)
     return [record for record in found if isinstance(record, dict)] if isinstance(found, list) else []
-
-
-def number(record: Mapping[str, Any], key: str) -> float | None:
-    """A finite number under `key`, if there is one."""
-    value = record.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return float(value)
 
 
 def note_session(folder: Path, session: Mapping[str, Any]) -> None:

@@ -207,7 +207,7 @@ def _records(path: Path) -> list[dict[str, Any]]:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return []
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: cannot be read: {error}") from None
     if not isinstance(found, list) or not all(isinstance(record, dict) for record in found):
         raise DataError(f"{path}: not a list of records")

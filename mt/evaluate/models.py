@@ -5,7 +5,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mt import __version__
 from mt.checkpoint import last_checkpoints, read_config
@@ -16,7 +15,7 @@ from mt.data.sources import name_of
 from mt.device import choose_device, warning_of
 from mt.errors import DataError, WriteError
 from mt.evaluate.testsets import TestSet
-from mt.files import write_whole
+from mt.files import read_json, write_whole
 from mt.run_folder import choose_checkpoint
 from mt.translate.translator import Translator, decode_settings
 
@@ -89,9 +88,10 @@ def own_testset(model: Candidate) -> TestSet:
 def translate(model: Candidate, sources: Sequence[str], device: str, console: Console) -> list[str]:
     """One translation for each source; those of a run's checkpoint are kept in the run and used again."""
     kept = _kept_file(model, sources, device)
-    if kept is not None and (translations := _read_kept(kept, len(sources))) is not None:
+    before = read_json(kept) if kept is not None else None
+    if isinstance(before, list) and len(before) == len(sources):
         console.say(f"translations made before: {kept}")
-        return translations
+        return before
     single = len(model.checkpoints) == 1
     path, average = (model.checkpoints[0], None) if single else (model.path, len(model.checkpoints))
     translator = Translator(path, device=device, average=average, decode=model.decode.model_dump())
@@ -120,11 +120,3 @@ def _kept_file(model: Candidate, sources: Sequence[str], device: str) -> Path | 
     settings = [model.decode.model_dump(), choose_device(device).type, __version__, list(sources)]
     key = hashlib.sha256(manifest + json.dumps(settings).encode()).hexdigest()[:16]
     return model.run / "translations" / f"{checkpoint.name}-{key}.json"
-
-
-def _read_kept(path: Path, count: int) -> list[str] | None:
-    try:
-        found: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, list) and len(found) == count else None

@@ -1,6 +1,5 @@
 """`mt report`: a page of what a run directory holds, as far as it has come."""
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -11,9 +10,9 @@ from mt.config_file import dump_config, parse_config
 from mt.data.corpus import open_corpus
 from mt.data.sources import name_of
 from mt.errors import CheckpointError, ConfigError, DataError
-from mt.files import write_whole
+from mt.files import number, read_json, write_whole
 from mt.pages.report_page import report_page
-from mt.pages.run_record import Record, RunRecord, number
+from mt.pages.run_record import Record, RunRecord
 from mt.run_folder import CONFIG, METRICS, SESSIONS, find_checkpoint, read_metrics, read_records
 
 
@@ -37,7 +36,7 @@ def read_run(folder: Path) -> RunRecord:
     validations = [record for record in records if "valid_loss" in record or "valid_bleu" in record]
     scheduled = [record for record in validations if not record.get("averaged")]
     averages = [record for record in validations if record.get("averaged")][-1:]
-    problems = [problem, _without_loss(updates), _divergence(_read_json(folder / "diverged.json"), updates)]
+    problems = [problem, _without_loss(updates), _divergence(_read_object(folder / "diverged.json"), updates)]
     scores = read_records(folder / "scores.json")
     return RunRecord(
         name=folder.resolve().name,
@@ -53,7 +52,7 @@ def read_run(folder: Path) -> RunRecord:
         curves=read_records(folder / "curves.json"),
         settings=list(_changes(config)) if config else [],
         config=dump_config(config) if config else "",
-        manifest=_read_json(config.data.dir / "manifest.json") if config else {},
+        manifest=_read_object(config.data.dir / "manifest.json") if config else {},
         lengths=_read_lengths(config) if config else [],
         sessions=[session for session in read_records(folder / SESSIONS) if "started" in session],
     )
@@ -71,12 +70,8 @@ def _read_config(path: Path) -> tuple[Config | None, str]:
         return None, f"config.yaml cannot be read: {error}"
 
 
-def _read_json(path: Path) -> Record:
-    """The object in a file; empty where it is missing or damaged."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
+def _read_object(path: Path) -> Record:
+    found = read_json(path)
     return found if isinstance(found, dict) else {}
 
 

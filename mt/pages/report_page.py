@@ -5,10 +5,11 @@ from html import escape
 from typing import Any
 
 from mt.console import duration
+from mt.files import number
 from mt.pages.charts import histogram
 from mt.pages.frame import bar_table, facts, isolated, keyed, page, rounded, section, table
 from mt.pages.run_charts import run_figures
-from mt.pages.run_record import Record, RunRecord, mapping, number
+from mt.pages.run_record import Record, RunRecord, mapping
 
 _STAGES = 7  # translations of a sample shown, from the first validation to the last
 

@@ -2,9 +2,10 @@
 
 from dataclasses import replace
 
+from mt.files import number
 from mt.pages.charts import Axis, Curve, Mark, Point, binned, line_chart, scientific
 from mt.pages.frame import isolated
-from mt.pages.run_record import Record, RunRecord, as_records, number, points
+from mt.pages.run_record import Record, RunRecord, as_records, points
 
 _BLEU = Axis("BLEU", lambda value: f"{value:.1f}")
 

@@ -1,10 +1,10 @@
 """What is known of a run, as plain values: what its report shows."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from mt.files import number
 from mt.pages.charts import Point
 
 Record = dict[str, Any]
@@ -41,14 +41,6 @@ class RunRecord:
         judged = [record for record in self.validations if number(record, f"valid_{self.judged_by}") is not None]
         sign = -1 if self.judged_by == "loss" else 1
         return max(judged, key=lambda record: sign * record[f"valid_{self.judged_by}"], default=None)
-
-
-def number(record: Record, key: str) -> float | None:
-    """A finite number under `key`, if there is one."""
-    value = record.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return float(value)
 
 
 def points(records: Sequence[Record], key: str) -> list[Point]:
