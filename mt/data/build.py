@@ -28,7 +28,7 @@ ROW_BYTES = 40  # memory of a training pair: offsets and lengths of both sides, 
 
 @dataclass
 class Reading:
-    """Counts what comes of reading one entry of the config."""
+    """What was read from one entry of the config, in numbers."""
 
     name: str
     read: int = 0  # pairs

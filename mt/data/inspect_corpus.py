@@ -71,7 +71,7 @@ class Inspection:
 
 
 def inspect(config: Config, console: Console) -> Inspection:
-    """Prepare if needed, measure, and write the page beside the data."""
+    """Prepare the data if needed, measure them, and write the page into their folder."""
     prepared = prepare(config, console)
     prepared.verify()
     inspection = _measure(prepared, config)

@@ -1,4 +1,4 @@
-"""`mt prepare`: text in, clean pairs, subword ids and a manifest out; mt/data/prepared.py says what lies where."""
+"""`mt prepare`: text in, clean pairs, subword ids and a manifest out; mt/data/prepared.py lists the files."""
 
 import shutil
 from collections.abc import Sequence
@@ -68,7 +68,7 @@ def prepare(config: Config, console: Console) -> Prepared:
 
 
 def why_prepare(config: Config) -> str:
-    """Why `prepare` would prepare the folder of a config; nothing when it holds the data already. Writes nothing.
+    """Why `prepare` would prepare the folder of a config; empty when it holds the data already. Writes nothing.
 
     Raises DataError when the folder holds something else, or a damaged manifest.
     """
@@ -87,7 +87,7 @@ def why_prepare(config: Config) -> str:
 def what_changed(config: Config) -> list[str]:
     """The settings and texts that differ from those of a prepared folder, each beginning with its key.
 
-    None where nothing is prepared, or by another version; text that is gone counts as unchanged. Writes nothing.
+    Empty where nothing is prepared, or by another version; text that is gone counts as unchanged. Writes nothing.
     """
     manifest = read_manifest(config.data.dir)
     if manifest is None or manifest.get("format") != FORMAT:

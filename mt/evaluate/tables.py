@@ -13,7 +13,7 @@ _BAR = 40  # characters of the longest bar
 
 
 def score_table(scores: Sequence[Score]) -> str:
-    """One line a metric: value, 95% interval where there is one, signature; BLEU's parts below."""
+    """A line for each metric: value, 95% interval where there is one, signature; BLEU's parts below."""
     rows = [
         [score.name, f"{score.value:.2f}", _interval(score.mean, score.half_width), score.signature] for score in scores
     ]
@@ -40,7 +40,7 @@ def comparison_table(comparisons: Sequence[Comparison]) -> str:
 
 
 def difference_table(gains: Sequence[Difference], losses: Sequence[Difference], baseline: str, system: str) -> str:
-    """The sentences that differ most, the two translations one above the other."""
+    """The sentences that differ most, with both translations one above the other."""
     blocks = [f"{system} gains most over {baseline} (chrF2 of the sentence)"]
     blocks += [_difference_block(one, baseline, system) for one in gains] or ["nowhere"]
     blocks += [f"{system} loses most against {baseline}"]
@@ -114,7 +114,7 @@ def _line_numbers(lines: Sequence[int]) -> str:
 
 
 def _columns(rows: Sequence[Sequence[str]], aligns: str) -> str:
-    """Cells under one another, `<` for left and `>` for right; a column empty throughout is left out."""
+    """Aligned columns, `<` to the left and `>` to the right, without those that are empty in every row."""
     kept = [(column, align) for column, align in zip(zip(*rows, strict=True), aligns, strict=True) if any(column)]
     padded = [[f"{cell:{align}{max(map(len, column))}}" for cell in column] for column, align in kept]
     return "\n".join("  ".join(cells).rstrip() for cells in zip(*padded, strict=True))
