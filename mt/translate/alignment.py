@@ -17,11 +17,11 @@ from mt.errors import UsageError
 from mt.files import write_whole
 from mt.model.transformer import Transformer
 from mt.pages.attention_page import attention_page
-from mt.translate.decoding import pad
-from mt.translate.translator import Translator, decoding_batches
+from mt.translate.decoding import decoding_batches, pad
+from mt.translate.translator import Translator
 
-JUDGED = 200  # pairs that the choice of the alignment layer hears
-SHOWN = 100  # sentences whose weights are written; every layer and head of a long sentence is a lot
+JUDGED = 200  # pairs that the alignment layer is chosen by
+SHOWN = 100  # sentences whose weights are written; those of every layer and head take much space
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def only_model(translator: Translator) -> Transformer:
 
 
 def attention_of(translator: Translator, pairs: Sequence[tuple[str, str]]) -> list[Attention]:
-    """The attention weights with which a model makes each pair's target of its source, all pairs at once.
+    """The attention weights with which a model makes each pair's target from its source, all pairs in one batch.
 
     Raises UsageError for an ensemble.
     """
@@ -91,7 +91,7 @@ def alignments(translator: Translator, pairs: Sequence[tuple[str, str]]) -> list
     """
     results = [""] * len(pairs)
     wanted = [row for row, (source, target) in enumerate(pairs) if source.strip() and target.strip()]
-    # All layers' weights are kept, so fewer at once than in a search: bytes, of which there are no fewer than pieces.
+    # All layers' weights are kept, so batches are smaller than in a search: they count bytes, not pieces.
     lengths = [max(len(text.encode(errors="replace")) for text in pairs[row]) for row in wanted]
     for batch in decoding_batches(lengths, translator.decode.batch_tokens):
         rows = [wanted[index] for index in batch]
@@ -124,8 +124,8 @@ def _words(pieces: Sequence[str]) -> Tensor:
 def agreement_by_layer(model: Transformer, pairs: Corpus, words: WordModel) -> list[float]:
     """How often each decoder layer's cross-attention, mean over heads, points where IBM model 1 does.
 
-    Counted over the target pieces of some hundred of the pairs for which model 1 knows a source piece; EOS takes no
-    part. No layer is right in all models: of 6 the fifth (Garg et al., 2019), of 2 the second.
+    Counted over the target pieces of at most JUDGED pairs for which model 1 knows a source piece, EOS left out. Which
+    layer is best depends on the model: of 6 the fifth (Garg et al., 2019), of 2 the second.
     """
     rows = np.flatnonzero(pairs.lengths().max(axis=1) <= LONGEST)
     rows = rows[:: max(1, len(rows) // JUDGED)][:JUDGED]

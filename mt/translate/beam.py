@@ -1,6 +1,6 @@
 """Beam search (section 6.1), and diverse beam search (Vijayakumar et al., 2016): several beams kept apart.
 
-Shapes as in search.py; W are the places of a beam, C the candidates that each hypothesis gives.
+Shapes as in search.py; W places of a beam, C candidates of each hypothesis.
 """
 
 from collections.abc import Callable
@@ -27,24 +27,31 @@ def length_penalty(alpha: float) -> Penalty:
     return lambda length: length**alpha
 
 
+def penalty_of(kind: str, alpha: float) -> Penalty:
+    """The penalty of that name: gnmt, length or none."""
+    if kind == "none":
+        return gnmt_penalty(0)
+    return gnmt_penalty(alpha) if kind == "gnmt" else length_penalty(alpha)
+
+
 @dataclass(frozen=True)
 class BeamSearch:
     """How to search."""
 
     width: int
     penalty: Penalty
-    count: int = 1  # outputs wanted of each sentence
-    groups: int = 1  # the beam is cut into so many groups of one width
-    diversity: float = 0.0  # what a piece costs a group for each hypothesis of an earlier group that has just taken it
+    count: int = 1  # outputs wanted for each sentence
+    groups: int = 1  # the beam is cut into so many groups of equal width
+    diversity: float = 0.0  # the cost of a piece for each hypothesis of an earlier group that has just taken it
 
 
 @dataclass(frozen=True)
 class Beam:
-    """W places a sentence, each held by a live or by an ended hypothesis."""
+    """W places for each sentence, each taken by a live or by an ended hypothesis."""
 
     live_ids_BWT: Tensor  # starts with BOS
     live_logp_BW: Tensor  # float64; -inf where the place is empty
-    ended_ids_BWT: Tensor  # best first; filled up with EOS to the length of the live ones
+    ended_ids_BWT: Tensor  # best first; padded with EOS to the length of the live ones
     ended_logp_BW: Tensor
     ended_score_BW: Tensor  # -inf where the place is empty
 
@@ -91,7 +98,7 @@ def _ended(beam: Beam, eos: int) -> list[list[Hypothesis]]:
 
 
 def _best_first(hypotheses: chain[Hypothesis]) -> list[Hypothesis]:
-    """Each output once: two groups may end with the same."""
+    """Each output once, as two groups may find the same."""
     distinct: dict[tuple[int, ...], Hypothesis] = {}
     for hypothesis in sorted(hypotheses, key=lambda hypothesis: -hypothesis.score):
         distinct.setdefault(tuple(hypothesis.ids), hypothesis)
@@ -102,10 +109,10 @@ def _best_first(hypotheses: chain[Hypothesis]) -> list[Hypothesis]:
 def beam_search(model: DecodingModel, bounds: Bounds, how: BeamSearch) -> list[list[Hypothesis]]:
     """The best outputs of each sentence, best first, each once (section 6.1).
 
-    A hypothesis that ends keeps its place, so the beam of live ones narrows. A beam's search for a sentence stops when
-    all places have ended, or when no live hypothesis, however it goes on, can overtake the worst of the wanted ones: a
-    log-probability only falls, and is divided by at most the penalty of the longest output.
-    Diversity decides which hypotheses go on; scores do not count it.
+    A hypothesis that ends keeps its place, so the beam of live ones narrows. The search for a sentence stops when all
+    places have ended, or when no live hypothesis can still overtake the worst of the wanted ones: a log-probability
+    only falls, and is divided by at most the penalty of the longest output.
+    Diversity decides which hypotheses go on, but is no part of their scores.
     """
     device, width = bounds.longest_B.device, how.width // how.groups
     penalties = [how.penalty(length) for length in bounds.longest_B.tolist()]
@@ -153,7 +160,7 @@ class Candidates:
 
     logp_BWC: Tensor
     piece_BWC: Tensor
-    cost_BWC: Tensor | None  # counts in the choice alone
+    cost_BWC: Tensor | None  # matters for the choice only
 
 
 def candidates(logp_BWV: Tensor, count: int, cost_BV: Tensor | None) -> Candidates:
@@ -168,8 +175,8 @@ def candidates(logp_BWV: Tensor, count: int, cost_BV: Tensor | None) -> Candidat
 def likeliest(logp_BWV: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The `count` likeliest next pieces of each hypothesis: their log-probabilities and ids, both [B, W, C].
 
-    Found by folding the vocabulary into columns of 16, whose maxima are quick to take: the likeliest pieces lie in the
-    columns of the highest maxima. torch's topk alone would take several times as long.
+    The vocabulary is folded into columns of 16, and the likeliest pieces are looked for in the columns of the highest
+    maxima. torch's topk over the whole vocabulary takes several times as long.
     """
     B, W, V = logp_BWV.shape
     columns = V // 16
@@ -187,7 +194,7 @@ def likeliest(logp_BWV: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 
 def extend_beam(beam: Beam, found: Candidates, eos: int, penalty: float) -> tuple[Beam, Tensor]:
-    """The beam once its best candidates are taken, and the place that each hypothesis came from, origin_BW.
+    """The beam with its best candidates, and the place that each hypothesis came from, origin_BW.
 
     penalty: of an output that ends with this piece.
     """

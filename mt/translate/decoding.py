@@ -10,22 +10,22 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mt.data.tokenizer import BOS, EOS, PAD, UNK
-from mt.device import up_to_kernel_size
+from mt.device import down_to_kernel_size, up_to_kernel_size
 from mt.model.attention import Memory
 from mt.model.teacher_forcing import make_batch, target_log_probabilities
 from mt.model.transformer import Transformer
 
 NEVER = (PAD, BOS, UNK)  # pieces that no output contains
 
-# Attention adds up over padding too, and the order in which it does changes with the length: a sentence among longer
-# ones would score 1e-6 more or less. At multiples of 64 the order stays, at a cost of some 10% for short sentences.
+# Attention sums over padding too, in an order that changes with the padded length, so a sentence among longer ones
+# would score 1e-6 more or less. Lengths that are multiples of 64 keep the order, and cost short sentences about 10%.
 SCORED_MULTIPLE = 64
 
 
 class Decoding:
-    """What a search steps through: each model's memory of the sources and its cache.
+    """Each model's memory of the sources and its cache, in the middle of a search.
 
-    Several models form an ensemble: the mean of their probabilities counts.
+    Several models form an ensemble, which uses the mean of their probabilities.
     """
 
     @torch.inference_mode()
@@ -44,11 +44,11 @@ class Decoding:
     def compact(self, finished_B: Tensor) -> Tensor | None:
         """Forget finished sentences; returns the rows that stay, in order, or None where all do.
 
-        To forget copies what stays, so it waits until an eighth of the rows can go. Some finished sentences stay, so
-        that the batch has one of the few sizes for which kernels are built.
+        Compact only when an eighth of the rows can go, as the rest is copied. Some finished sentences stay, so that the
+        batch has one of the few sizes for which kernels are built.
         """
         if finished_B.device.type != "cpu" and self.caches[0].length % 8:
-            return None  # to look would wait for the device
+            return None  # reading finished_B would wait for the device
         finished = finished_B.nonzero()[:, 0]
         unfinished = len(finished_B) - len(finished)
         leaving = finished[up_to_kernel_size(unfinished) - unfinished :]
@@ -67,7 +67,7 @@ class Decoding:
 
 
 class GreedyDecoding(Decoding):
-    """The same where only the order of the pieces counts: one model's logits need no normalising."""
+    """For greedy search, which needs only the order of the pieces: one model's logits are not normalised."""
 
     def step(self, ids_BW: Tensor) -> Tensor:
         logits = self._logits(ids_BW)
@@ -75,13 +75,13 @@ class GreedyDecoding(Decoding):
 
 
 def _laid_out(memory: Memory) -> Memory:
-    """The same with each head's keys and values in one run of memory, else every step would copy them so."""
+    """The same with contiguous keys and values, else every step would copy them."""
     keys, values = ([tensor.contiguous() for tensor in side] for side in (memory.keys, memory.values))
     return replace(memory, keys=tuple(keys), values=tuple(values))
 
 
 def log_probabilities(logits: Sequence[Tensor]) -> Tensor:
-    """The logarithm of the mean of the models' probabilities, in float32; pieces no output contains have none."""
+    """The logarithm of the mean of the models' probabilities, in float32; the pieces NEVER have probability 0."""
     return mean_probability([_without_never(model_logits.float()).log_softmax(dim=-1) for model_logits in logits])
 
 
@@ -97,15 +97,29 @@ def _without_never(logits: Tensor) -> Tensor:
 
 
 def pad(sequences: Sequence[Sequence[int]], filler: int = PAD) -> Tensor:
-    """Rows of ids as one int64 tensor, filled up at the end."""
+    """Rows of ids as one int64 tensor, padded at the end."""
     longest = max(len(ids) for ids in sequences)
     return torch.tensor([[*ids, *[filler] * (longest - len(ids))] for ids in sequences], dtype=torch.int64)
 
 
 def pad_sources(sources: Sequence[Sequence[int]], multiple: int = 1) -> Tensor:
-    """Sources as a model reads them, source_BS: each with its EOS, filled up to a multiple of so many pieces."""
+    """Sources as a model reads them, source_BS: each with its EOS, padded to a length that is a multiple."""
     source_BS = pad([[*source, EOS] for source in sources])
     return F.pad(source_BS, (0, -source_BS.size(1) % multiple), value=PAD)
+
+
+def decoding_batches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
+    """Row numbers sorted by length, longest first, in batches of at most `max_tokens`, padding counted.
+
+    The longest batch comes first, so that too little memory shows at once.
+    """
+    rows = np.argsort(-np.asarray(lengths, dtype=np.int64), kind="stable").tolist()
+    batches, first = [], 0
+    while first < len(rows):
+        size = down_to_kernel_size(max(1, max_tokens // max(1, lengths[rows[first]])))
+        batches.append(rows[first : first + size])
+        first += size
+    return batches
 
 
 def forced_log_probabilities(

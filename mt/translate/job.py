@@ -1,4 +1,4 @@
-"""Jobs: files of any size translated in order and in bounded memory, going on after a kill where they were."""
+"""Jobs: files of any size translated in order and in bounded memory; a killed job goes on from where it was."""
 
 import sys
 import time
@@ -24,9 +24,9 @@ from mt.translate.translator import Translation, Translator
 
 # Lines translated together: enough to sort into full batches, few enough that a kill costs little.
 CHUNK_LINES = 2_000
-FIRST_CHUNK_LINES = 250  # fewer at the beginning, so that a job stopped early keeps something
+FIRST_CHUNK_LINES = 250  # so that a job stopped early keeps something
 REPORT_SECONDS = 30  # between lines of progress where there is no terminal
-SHOWN_NOTES = 20  # long lines are named one by one up to this many
+SHOWN_NOTES = 20  # so many long lines are named one by one
 
 
 def translate(
@@ -37,7 +37,7 @@ def translate(
     decode: Mapping[str, object] | None = None,
     quiet: bool = False,
 ) -> None:
-    """`mt translate` in each process that takes part in it: open the model and run the job.
+    """`mt translate`, in each of its processes: open the model and run the job.
 
     Raises what Translator and run_job raise.
     """
@@ -59,9 +59,9 @@ def translate(
 def run_job(translator: Translator, job: Job, console: Console, world: World | None = None) -> None:
     """Translate each input into its output, line for line, in order; an output gets its name when it is whole.
 
-    world: the processes that share the work, chunk by chunk in turn; the first of them writes the outputs.
+    world: the processes that translate the chunks in turn; the first of them writes the outputs.
     Raises DataError naming the file and line that cannot be read, WriteError naming the file that cannot be written,
-    Interrupted after a Ctrl-C that has left something to go on from.
+    Interrupted after a Ctrl-C where a part of the output is kept.
     """
     world = world or World()
     plan, shown = plan_job(job, world.size), list[tuple[str, str]]()
@@ -88,7 +88,7 @@ def run_job(translator: Translator, job: Job, console: Console, world: World | N
 
 
 def _check_same_inputs(inputs: Sequence[Path], world: World) -> None:
-    """Raise DataError where another machine has other files under the names of the inputs: it would work in vain."""
+    """Raise DataError where this machine has other files under the names of the inputs."""
     sizes = [source.stat().st_size for source in inputs]
     if world.broadcast(sizes) != sizes:
         raise DataError(
@@ -98,7 +98,7 @@ def _check_same_inputs(inputs: Sequence[Path], world: World) -> None:
 
 
 def _write_straight(work: "_Work", target: Path) -> None:
-    """Write to a device or a FIFO: what has passed through it cannot be gone on from."""
+    """Write to a device or a FIFO: such a job cannot go on from where it was."""
     compress = compressor(target)
     with writing(target):
         file = target.open("wb", buffering=0)
@@ -109,7 +109,7 @@ def _write_straight(work: "_Work", target: Path) -> None:
 
 
 def _write(work: "_Work", reader: Reader, target: Path, world: World, console: Console) -> None:
-    """Write the output in order: the chunks that this process makes, and those that it gets from the others."""
+    """Write the output in order: the chunks that this process makes, and those made by the others."""
     parts, output = Parts(target, work.settings, world), Output(target, work.settings)
     try:
         with output:
@@ -134,7 +134,7 @@ def _write(work: "_Work", reader: Reader, target: Path, world: World, console: C
         raise Interrupted(
             f"{target}: stopped after {counted(output.progress.lines, 'line')}; the same command goes on from there"
         ) from None
-    world.barrier()  # a process that is late still looks for the folder, or makes what was there already
+    world.barrier()  # a late process may still look for the folder, or write a chunk into it
     parts.close()
 
 
@@ -192,7 +192,7 @@ class _Work:
         }
 
     def start(self, before: Progress, sidecar: Path | None = None) -> str:
-        """Pass over what was done before; gives the output's first line where that names columns and is not yet made.
+        """Skip what was done before; returns the output's header line where it has one that is not written yet.
 
         sidecar: the file that says what was done. Raises DataError when the input is not what was read then.
         """
@@ -215,11 +215,11 @@ class _Work:
         yield from map(self.translated, self.chunks())
 
     def chunks(self) -> Iterator[Chunk]:
-        """The rest of the input, chunk by chunk, telling how far it has come."""
+        """The rest of the input, chunk by chunk, with progress."""
         begun, last_told = time.monotonic(), time.monotonic()
         done_before = self._reader.done
         left = None if self._total is None else self._total - done_before
-        # A bar would be drawn over translations that go to the same terminal, and over what is typed.
+        # A bar would overwrite translations on the same terminal, and what is typed.
         is_shown = self._chunk_lines > 1 and not (self._to_stdout and sys.stdout.isatty())
         tracking = self._console.track("translating", total=left) if is_shown else nullcontext(lambda count: None)
         with tracking as self.advance:
@@ -259,7 +259,7 @@ class _Work:
             self._shown += islice((pair for pair in pairs if pair[0].strip()), SHOWN - len(self._shown))
 
     def _aligned(self, texts: list[str], found: list[list[Translation]]) -> list[list[Translation]]:
-        """The same with alignments; a line too long for the model at once has none."""
+        """The same with alignments; a line that was cut or translated in parts has none."""
         pairs = [
             ("" if output.note else text, output.text)
             for text, outputs in zip(texts, found, strict=True)

@@ -26,7 +26,7 @@ POLL_SECONDS = 0.05  # between two looks for the chunk of another process
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a job has come: the lines read, the hash of their bytes, and the bytes written."""
+    """How far a job has come: input lines done, the hash of their bytes, and output bytes written."""
 
     lines: int = 0
     input_sha256: str = ""
@@ -34,11 +34,11 @@ class Progress:
 
 
 class Output:
-    """A file in the making: beside it lie .NAME.partial, the chunks so far, and .NAME.progress, how far they reach.
+    """A file being written: .NAME.partial beside it holds the chunks so far, .NAME.progress says how far they reach.
 
-    settings: all that decides what the file will hold; a job goes on only under the same.
-    Raises UsageError when an unfinished job of other settings is there, or one at work, WriteError when the file
-    cannot be written.
+    settings: all that decides what the file will hold; a job goes on only with the same settings.
+    Raises UsageError when another job is writing the file, or left it unfinished with other settings, WriteError when
+    the file cannot be written.
     """
 
     def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
@@ -61,7 +61,7 @@ class Output:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Give the file its name if all went well; else leave what is there to go on from."""
+        """Give the file its name if all went well; else keep what is there, to go on from it."""
         with writing(self._path), self._file:
             if kind is None:
                 with suppress(FileNotFoundError):
@@ -72,8 +72,8 @@ class Output:
                 self._partial.unlink(missing_ok=True)
 
     def append(self, text: str, lines: int, input_sha256: str) -> None:
-        """Write a chunk through to the disk, then note it: `lines` lines of input are done, whose hash is given."""
-        data = self._compress(text.encode(errors="replace"))  # JSON can say half a character
+        """Write a chunk to the disk, then note how many lines of input are done, and the hash of these."""
+        data = self._compress(text.encode(errors="replace"))  # JSON can hold lone surrogates
         with writing(self._path):
             self._file.write(data)
             self._file.flush()
@@ -102,11 +102,10 @@ class Output:
 
 
 class Parts:
-    """Chunks that several processes make: files in the folder .NAME.parts beside an output until each has its turn.
+    """Chunks that several processes have made: files in the folder .NAME.parts until each is appended to its output.
 
-    The folder lies on a file system that all processes see. A chunk's file is named by the line it ends with and by
-    all that it was made from: what an earlier job left there is used if it would be made again, by however many
-    processes.
+    The folder lies on a file system that all processes see. A chunk's name says the line it ends with and hashes all
+    that it was made from, so that a chunk of an earlier job is used where the same would be made again.
     """
 
     def __init__(self, target: Path, settings: Mapping[str, Any], world: World) -> None:
@@ -119,7 +118,7 @@ class Parts:
             self._folder.mkdir(exist_ok=True)
 
     def check(self) -> None:
-        """Raise DataError where this process does not see what the main process has opened."""
+        """Raise DataError where this process does not see the folder that the main process has made."""
         if not self._folder.is_dir():
             raise DataError(
                 f"process {self._world.rank} does not see {self._folder}: "
@@ -131,7 +130,7 @@ class Parts:
         return self._file(lines, input_sha256).exists()
 
     def wait(self, lines: int, input_sha256: str) -> str:
-        """That chunk, when it has been made: whoever started the processes ends this one if its maker dies."""
+        """That chunk, once it has been made; if the process that makes it dies, the launcher ends this one too."""
         while not self.has(lines, input_sha256):
             time.sleep(POLL_SECONDS)
         return self._file(lines, input_sha256).read_bytes().decode()
@@ -141,11 +140,11 @@ class Parts:
         write_whole(self._file(lines, input_sha256), text)
 
     def drop(self, lines: int, input_sha256: str) -> None:
-        """Forget a chunk that is part of the output now."""
+        """Remove a chunk that is part of the output now."""
         self._file(lines, input_sha256).unlink(missing_ok=True)
 
     def close(self) -> None:
-        """The output is whole."""
+        """Remove the folder, as the output is whole."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _file(self, lines: int, input_sha256: str) -> Path:
@@ -154,10 +153,7 @@ class Parts:
 
 
 def compressor(path: Path) -> Callable[[bytes], bytes]:
-    """What turns a chunk into bytes of a file, by its suffix.
-
-    Each chunk is a compressed member of its own; readers take one after another.
-    """
+    """The function that compresses a chunk, by the suffix of its file: each chunk becomes a member of its own."""
     suffix = path.suffix.lower()
     if suffix == ".gz":
         return lambda data: gzip.compress(data, mtime=0)

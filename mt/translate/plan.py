@@ -1,4 +1,4 @@
-"""What `mt translate` is asked for; a job that cannot be carried out is refused in a sentence before any work."""
+"""What `mt translate` is asked to do; an impossible job is refused before any work."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +21,11 @@ class Job:
     n_best: int = 1
     scores: bool = False
     errors: str = "strict"  # strict or replace, for bytes that are not UTF-8
-    prefix: Stream = None  # a line each: what the translation has to start with
-    score_ref: Stream = None  # a line each: translations to score, in place of making any
+    prefix: Path | None = None  # for each line, what its translation has to start with
+    score_ref: Path | None = None  # for each line, a translation to score in place of making one
     unbuffered: bool = False  # answer each line as it comes
-    alignments: bool = False  # beside each translation, which word comes from which
-    attention: Stream = None  # write the attention weights of the first lines here, as .json or as an .html page
+    alignments: bool = False  # after each translation, which word comes from which
+    attention: Path | None = None  # write the attention weights of the first lines here, as .json or as an .html page
     self_attention: bool = False  # those of self-attention too
 
 
@@ -35,9 +35,9 @@ def plan_job(job: Job, processes: int = 1) -> list[tuple[Stream, Stream]]:
     Raises UsageError where they do not fit, before any work is done.
     """
     if job.format not in (None, "text", "tsv", "jsonl"):
-        raise UsageError(f"--format {job.format}: there are text, tsv and jsonl")
+        raise UsageError(f"--format {job.format}: choose text, tsv or jsonl")
     if job.errors not in ("strict", "replace"):
-        raise UsageError(f"--errors {job.errors}: there are strict and replace")
+        raise UsageError(f"--errors {job.errors}: choose strict or replace")
     if job.prefix is not None and job.score_ref is not None:
         raise UsageError("give either --prefix or --score-ref")
     if len(job.inputs) > 1 and (job.prefix or job.score_ref):
@@ -46,10 +46,10 @@ def plan_job(job: Job, processes: int = 1) -> list[tuple[Stream, Stream]]:
         if job.attention.suffix.lower() not in (".json", ".html", ".htm"):
             raise UsageError(f"--attention {job.attention}: name a .json file, or an .html page")
         check_target(job.attention)
-    for path in (job.prefix, job.score_ref):
+    plan = _pairs(job)
+    for path in (job.prefix, job.score_ref, *(source for source, _ in plan)):
         if path is not None and not path.exists():
             raise UsageError(f"{path}: no such file")
-    plan = _pairs(job)
     for source, target in plan:
         _check_paths(source, target)
         if job.field is not None and kind_of(job, source) == "text":
@@ -88,11 +88,9 @@ def _is_file(path: Stream) -> bool:
 
 
 def _check_paths(source: Stream, target: Stream) -> None:
-    if source is not None and not source.exists():
-        raise UsageError(f"{source}: no such file")
     if source is not None and source.is_dir():
         raise UsageError(f"{source}: is a folder; name a file")
     if target is not None:
         check_target(target)
-    if source is not None and target is not None and target.exists() and target.samefile(source):
-        raise UsageError(f"{target}: is the input itself; name another --output")
+        if source is not None and target.exists() and target.samefile(source):
+            raise UsageError(f"{target}: is the input itself; name another --output")

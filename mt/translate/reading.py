@@ -1,4 +1,4 @@
-"""Lines of text from a file or stdin, with those of a file that goes beside it, and how far they have been read."""
+"""Lines of text from a file or stdin, with those of a parallel file, and how far they have been read."""
 
 import hashlib
 import io
@@ -30,7 +30,7 @@ class Chunk:
 
 
 class Reader:
-    """Reads in order, and remembers how many lines and the SHA-256 of their bytes."""
+    """Reads in order; knows how many lines were read, and the SHA-256 of their bytes."""
 
     def __init__(
         self, name: str, lines: Iterator[bytes], beside_name: str, beside: Iterator[bytes] | None, errors: str
@@ -67,7 +67,6 @@ class Reader:
         return Chunk(self.done - len(lines) + 1, lines, beside)
 
     def skip(self, count: int) -> None:
-        """Pass over lines that were read before."""
         while count > 0 and (passed := len(self.read(min(count, 10_000)).lines)):
             count -= passed
 
@@ -112,13 +111,13 @@ def _stdin_lines() -> Iterator[bytes]:
 
 
 def _lines(file: IO[bytes]) -> Iterator[bytes]:
-    """The lines with their ends, split at line feeds alone, each as soon as it comes; a byte-order mark is no text."""
+    """The lines with their ends, split at line feeds alone, each as soon as it comes; a byte-order mark is removed."""
     first = file.readline().removeprefix(_BYTE_ORDER_MARK)
     yield from chain([first] if first else [], iter(file.readline, b""))
 
 
 def count_lines(path: Path | None) -> int | None:
-    """How many lines a file has; None of what is compressed, where it would take long, or can be read only once."""
+    """How many lines a file has; None for a compressed one, which would take long, and for what is no regular file."""
     if path is None or not path.is_file() or path.suffix.lower() in COMPRESSED:
         return None
     with opened(path) as file:
@@ -146,7 +145,7 @@ def split_line(line: str, tokenizer: Tokenizer, limit: int) -> list[list[int]]:
 
 
 def _units(line: str, tokenizer: Tokenizer, limit: int) -> Iterator[list[int]]:
-    """The ids of what must not be taken apart: sentences, where they are too long words, then as many pieces as fit."""
+    """The ids of what is kept together: a sentence; where it is too long, a word; or as many of its pieces as fit."""
     sentences = _cut_after(_SENTENCE_END, line)
     for sentence, ids in zip(sentences, tokenizer.encode(sentences), strict=True):
         if len(ids) <= limit:

@@ -14,7 +14,7 @@ from mt.translate.search import Bounds, DecodingModel, Hypothesis, Paths, exact_
 class Sampling:
     """Which distribution a piece is drawn from."""
 
-    temperature: float = 1.0  # logits are divided by it: below 1 the likely pieces gain, above 1 they lose
+    temperature: float = 1.0  # logits are divided by it: below 1 favours likely pieces, above 1 unlikely ones
     top_k: int = 0  # only the k likeliest pieces; 0 means all
     top_p: float = 1.0  # only the fewest pieces whose probabilities reach p (Holtzman et al., 2020)
 
@@ -26,7 +26,7 @@ def sample_search(
     """`samples` outputs of each sentence, drawn piece by piece; the likeliest first, equal ones possible.
 
     Each sentence has a seed of its own, so what is drawn for it does not depend on its neighbours.
-    The score is the log-probability under the model, whatever part of it was drawn from.
+    The score is the log-probability under the whole model, even if only a part of it was drawn from.
     """
     device = bounds.longest_B.device
     uniform_BTW = _uniform_draws(seeds, int(bounds.longest_B.max()), samples).to(device, exact_type(device))

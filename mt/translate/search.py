@@ -1,5 +1,6 @@
-"""The search that every kind of decoding shares, and greedy search (section 6.1). It knows no model: three verbs stand
-for one.
+"""The loop that every kind of search shares, and greedy search (section 6.1).
+
+It knows no model, only the three methods of DecodingModel.
 
 Shapes: B sentences still searched, W hypotheses of each, T pieces so far with BOS, V vocabulary, P prefix.
 """
@@ -48,7 +49,7 @@ class Bounds:
     prefix_BP: Tensor | None = None  # the pieces an output starts with; -1 after a shorter prefix
 
     def apply(self, logp_BWV: Tensor, length: int, sentences: Tensor) -> Tensor:
-        """Minus infinity for each piece that cannot be number `length` of these sentences' outputs."""
+        """Set each piece to minus infinity that cannot be piece number `length` of these sentences' outputs."""
         if length <= self.shortest:
             logp_BWV = logp_BWV.index_fill(-1, torch.tensor([self.eos], device=logp_BWV.device), float("-inf"))
         if self.prefix_BP is not None and length <= self.prefix_BP.size(1):
@@ -57,7 +58,7 @@ class Bounds:
 
 
 def _only(logp_BWV: Tensor, piece_B: Tensor) -> Tensor:
-    """Leave each sentence one possible piece; -1 leaves it all."""
+    """Allow each sentence this piece only; -1 allows all."""
     if piece_B.device.type == "cpu" and bool((piece_B < 0).all()):
         return logp_BWV
     other_BV = piece_B[:, None] != torch.arange(logp_BWV.size(-1), device=piece_B.device)
@@ -91,7 +92,7 @@ def search(
 ) -> list[list[Hypothesis]]:
     """Extend every sentence's hypotheses by a piece a step until all are finished.
 
-    extend: gives the next state from this one, the log-probabilities logp_BWV of the next pieces, and the numbers of
+    extend: makes the next state from the state, the log-probabilities logp_BWV of the next pieces, and the numbers of
     the sentences still searched.
     """
     results: list[list[Hypothesis]] = [[] for _ in bounds.longest_B]
@@ -115,9 +116,9 @@ def search(
 
 @dataclass(frozen=True)
 class Paths:
-    """The state of greedy search and of sampling: hypotheses that do not compete, each going on until its EOS."""
+    """The state of greedy search and of sampling: hypotheses that do not compete, each extended until its EOS."""
 
-    ids_BWT: Tensor  # starts with BOS; filled up with EOS
+    ids_BWT: Tensor  # starts with BOS; padded with EOS
     logp_BW: Tensor  # float64
     over_BW: Tensor
 
@@ -155,7 +156,7 @@ def start_paths(bounds: Bounds, width: int) -> Paths:
 
 
 def exact_type(device: torch.device) -> torch.dtype:
-    """The type in which log-probabilities are added up: float64, but for Apple's GPUs, which have none."""
+    """The type in which log-probabilities are summed: float64, except on Apple's GPUs, which lack it."""
     return torch.float32 if device.type == "mps" else torch.float64
 
 
@@ -163,7 +164,7 @@ def exact_type(device: torch.device) -> torch.dtype:
 def greedy_search(model: DecodingModel, bounds: Bounds) -> list[list[int]]:
     """The output that takes the likeliest piece at each step: what beam search of width 1 finds, with less work.
 
-    Only the order of what the model gives for a hypothesis matters, so logits will do.
+    The model may give logits in place of log-probabilities, as only their order matters.
     """
 
     def extend(state: Paths, logits_BWV: Tensor, sentences: Tensor) -> Paths:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-import numpy as np
 import torch
 from pydantic import ValidationError
 from torch import Tensor
@@ -18,13 +17,21 @@ from mt.console import counted
 from mt.data.clean import valid_unicode
 from mt.data.lines import refuse_giant
 from mt.data.tokenizer import BOS, EOS, Tokenizer
-from mt.device import choose_device, choose_precision, down_to_kernel_size, keep_freed_memory
+from mt.device import choose_device, choose_precision, keep_freed_memory
 from mt.errors import CheckpointError, DataError, UsageError
 from mt.model.inference import inference_model
 from mt.model.transformer import Transformer
 from mt.run_folder import choose_checkpoint
-from mt.translate.beam import BeamSearch, Penalty, beam_search, gnmt_penalty, length_penalty
-from mt.translate.decoding import SCORED_MULTIPLE, Decoding, GreedyDecoding, forced_log_probabilities, pad, pad_sources
+from mt.translate.beam import BeamSearch, beam_search, penalty_of
+from mt.translate.decoding import (
+    SCORED_MULTIPLE,
+    Decoding,
+    GreedyDecoding,
+    decoding_batches,
+    forced_log_probabilities,
+    pad,
+    pad_sources,
+)
 from mt.translate.reading import split_line
 from mt.translate.sampling import Sampling, sample_search
 from mt.translate.search import Bounds, Hypothesis, greedy_search
@@ -89,14 +96,15 @@ class Translator:
         where = choose_device(device)
         averaged, names = zip(*(_checkpoints(Path(one), average) for one in path), strict=True)
         opened = [_open(checkpoints) for checkpoints in averaged]
-        self.tokenizer = Tokenizer(opened[0][0].tokenizer)
+        first = opened[0][0]
+        self.tokenizer = Tokenizer(first.tokenizer)
         if any(Tokenizer(checkpoint.tokenizer).fingerprint != self.tokenizer.fingerprint for checkpoint, _ in opened):
             raise CheckpointError("an ensemble needs models of one tokenizer; these have several")
-        self.decode = decode_settings(opened[0][0].config.decode, decode or {})
-        self.source_language = opened[0][0].config.data.src
+        self.decode = decode_settings(first.config.decode, decode or {})
+        self.source_language = first.config.data.src
         precision = choose_precision(self.decode.precision, where)
         self.models = [inference_model(model.to(where), precision) for _, model in opened]
-        self._measured_layer: object = opened[0][0].state.get("alignment_layer")
+        self._measured_layer: object = first.state.get("alignment_layer")
         layers = len(self.models[0].decoder)
         if self.decode.alignment_layer > layers:
             raise UsageError(f"decode.alignment_layer {self.decode.alignment_layer}: the decoder has {layers} layers")
@@ -117,8 +125,8 @@ class Translator:
     def alignment_layer(self) -> int:
         """The decoder layer, counted from 1, whose cross-attention shows best which word comes from which.
 
-        The one that the settings name, else the one that validation measured; checkpoints of earlier versions do not
-        say it, and take the last of two layers, the last but one of more.
+        The one that the settings name, else the one that validation measured. For checkpoints of earlier versions,
+        which do not say it: the last layer of at most two, else the last but one.
         """
         layers = len(self.models[0].decoder)
         if self.decode.alignment_layer:
@@ -135,7 +143,7 @@ class Translator:
     def __call__(self, lines: Iterable[str], advance: Advance = lambda count: None) -> list[str]:
         """One translation for each line; a blank line gives an empty one.
 
-        advance: told of the number of lines just done.
+        advance: called with the number of lines just done.
         """
         return [found[0].text for found in self.n_best(lines, advance=advance, scored=False)]
 
@@ -150,11 +158,11 @@ class Translator:
     ) -> list[list[Translation]]:
         """Up to `count` translations of each line with their scores, best first; of a blank line, one empty one.
 
-        first: the number of the first line, from which sampling derives what it draws.
+        first: the number of the first line; samples depend on line numbers.
         prefixes: what the translation of each line has to start with.
-        scored: without scores (they are NaN then), greedy search is quicker.
-        A text found twice, in two segmentations, is listed once; samples all stay.
-        Raises UsageError when the beam is narrower than `count` and for what are no lines, DataError naming a line of
+        scored: False makes greedy search quicker, and its scores NaN.
+        A text found in two segmentations is listed once; samples are all listed.
+        Raises UsageError when the beam is narrower than `count` or a line is not a string, DataError naming a line of
         more than a million characters, or a prefix of more than decode.max_source pieces.
         """
         lines, prefixes = _lines(lines, first), _lines(prefixes, first, "prefix of line")
@@ -181,15 +189,15 @@ class Translator:
     ) -> list[PieceScores]:
         """How likely each target is as the translation of its source.
 
-        Of the segmentations that a text has, the tokenizer's own is scored. A search may have found the same text in
-        another one, whose score is another.
+        A target is scored as the tokenizer segments it. A search may have found the same text in another segmentation,
+        with another score.
         Raises UsageError and DataError as `n_best` does.
         """
         sources, targets = _lines(sources), _lines(targets, name="target")
         if len(sources) != len(targets):
             raise UsageError(f"{len(sources)} sources and {len(targets)} targets: each source needs its target")
-        source_ids, target_ids = self._encode(sources), self._encode(targets)
-        results: list[PieceScores | None] = [None] * len(source_ids)
+        source_ids, target_ids = self.tokenizer.encode(sources), self.tokenizer.encode(targets)
+        results: dict[int, PieceScores] = {}
         lengths = [max(len(source), len(target)) + 1 for source, target in zip(source_ids, target_ids, strict=True)]
         for rows in decoding_batches(lengths, self.decode.batch_tokens):
             found = forced_log_probabilities(
@@ -197,20 +205,20 @@ class Translator:
             )
             for row, logps in zip(rows, found, strict=True):
                 total = math.fsum(logps)
-                score = total / penalty_of(self.decode)(len(logps))
-                pieces = [*self.tokenizer.pieces(valid_unicode(targets[row])), "</s>"]
+                score = total / penalty_of(self.decode.penalty, self.decode.alpha)(len(logps))
+                pieces = [*self.tokenizer.pieces(targets[row]), "</s>"]
                 results[row] = PieceScores(score, total, pieces, logps)
             advance(len(rows))
-        return [result for result in results if result is not None]
+        return [results[row] for row in range(len(sources))]
 
     def _segments(self, lines: Sequence[str], first: int, prefixes: Sequence[str]) -> list[_Segment]:
-        """What is to be decoded: nothing of blank lines, long lines in parts."""
+        """What is to be decoded: blank lines left out, long lines in parts."""
         wanted = [index for index, line in enumerate(lines) if line.strip()]
-        sources = self._encode([lines[index] for index in wanted])
-        starts = self._encode([prefixes[index] for index in wanted]) if prefixes else [[]] * len(wanted)
+        sources = self.tokenizer.encode([lines[index] for index in wanted])
+        starts = self.tokenizer.encode([prefixes[index] for index in wanted]) if prefixes else [[]] * len(wanted)
         segments = []
         for index, ids, prefix in zip(wanted, sources, starts, strict=True):
-            if len(prefix) > self.decode.max_source:  # far beyond what was trained on; its time grows with the square
+            if len(prefix) > self.decode.max_source:  # far longer than in training; time grows with the square
                 raise DataError(
                     f"prefix of line {first + index}: {len(prefix):,} pieces, more than decode.max_source="
                     f"{self.decode.max_source}; shorten it, or raise that"
@@ -221,14 +229,11 @@ class Translator:
                 parts = [ids[: self.decode.max_source]]
                 note = f"cut after {self.decode.max_source} of {len(ids):,} pieces"
             else:
-                parts = split_line(valid_unicode(lines[index]), self.tokenizer, self.decode.max_source)
+                parts = split_line(lines[index], self.tokenizer, self.decode.max_source)
                 note = f"{len(ids):,} pieces, translated in {len(parts):,} parts"
             for part, part_ids in enumerate(parts):
                 segments.append(_Segment(first + index, part, part_ids, [] if part else prefix, note))
         return segments
-
-    def _encode(self, lines: Sequence[str]) -> list[list[int]]:
-        return self.tokenizer.encode([valid_unicode(line) for line in lines])
 
     def _greedy(self, segments: list[_Segment]) -> list[list[Hypothesis]]:
         decoding = GreedyDecoding(self.models, self._source(segments, 1), 1)
@@ -243,13 +248,14 @@ class Translator:
             seeds = [(decode.seed, segment.line, segment.part) for segment in segments]
             sampling = Sampling(decode.temperature, decode.top_k, decode.top_p)
             return sample_search(decoding, bounds, sampling, seeds, count)
-        # Of the texts that are the same, one stays: what fills the list up has to be certain as well.
+        # Outputs with the same text are listed once, so the search must be exact for all that may fill the list.
         outputs = 1 if count == 1 else decode.beam
-        how = BeamSearch(decode.beam, penalty_of(decode), outputs, decode.groups, decode.diversity)
+        penalty = penalty_of(decode.penalty, decode.alpha)
+        how = BeamSearch(decode.beam, penalty, outputs, decode.groups, decode.diversity)
         return beam_search(decoding, bounds, how)
 
     def _translations(self, outputs: list[Hypothesis], note: str) -> list[Translation]:
-        """Best first. A search may find one text in two segmentations, of which the better stays; samples all stay."""
+        """Best first; a text found in two segmentations is listed once, with the better score, but not samples."""
         texts = self.tokenizer.decode([output.ids for output in outputs])
         found: dict[object, Translation] = {}
         for rank, (text, output) in enumerate(zip(texts, outputs, strict=True)):
@@ -263,7 +269,7 @@ class Translator:
     def _bounds(self, segments: list[_Segment]) -> Bounds:
         decode = self.decode
         most = decode.max_length or math.inf
-        # What an output must hold goes before how long it may be.
+        # A prefix or a minimum length may exceed the maximum.
         longest = [
             max(min(len(segment.ids) + decode.max_extra, most), len(segment.prefix), decode.min_length) + 1
             for segment in segments
@@ -279,19 +285,22 @@ class Translator:
 
 
 def _lines(lines: Iterable[str], first: int = 1, name: str = "line") -> list[str]:
-    """The lines as a list. Raises UsageError for what are no lines, DataError for one too long to be encoded."""
+    """The lines as a list, lone surrogates replaced.
+
+    Raises UsageError for what is not a list of strings, DataError for a line too long to be encoded.
+    """
     if isinstance(lines, str):
         raise UsageError('a list of lines is needed, such as ["A man sleeps."]; this is one string')
     lines = list(lines)
     for number, line in enumerate(lines, first):
         if not isinstance(line, str):
-            raise UsageError(f"{name} {number}: is no string but {type(line).__name__}")
+            raise UsageError(f"{name} {number}: is {type(line).__name__}, not a string")
         refuse_giant(line, f"{name} {number}")
-    return lines
+    return [valid_unicode(line) for line in lines]
 
 
 def _checkpoints(path: Path, average: int | None) -> tuple[list[Path], str]:
-    """The checkpoints whose mean is meant, the newest last, and what to call them."""
+    """The checkpoints to average, the newest last, and a name for their mean."""
     if average is None:
         choice = choose_checkpoint(path)
         return [choice.path], str(choice)
@@ -323,15 +332,8 @@ def decode_settings(base: DecodeConfig, changes: Mapping[str, object]) -> Decode
         raise UsageError("\n".join(problems)) from None
 
 
-def penalty_of(decode: DecodeConfig) -> Penalty:
-    """The length penalty that the settings name."""
-    if decode.penalty == "none":
-        return gnmt_penalty(0)
-    return gnmt_penalty(decode.alpha) if decode.penalty == "gnmt" else length_penalty(decode.alpha)
-
-
 def _joined(before: list[Translation], after: list[Translation]) -> list[Translation]:
-    """The translations of two parts as those of the whole, rank by rank; where one has fewer, its last goes on."""
+    """The translations of two parts joined rank by rank; the last of the shorter list is used again."""
     count = max(len(before), len(after))
     pairs = [(before[min(rank, len(before) - 1)], after[min(rank, len(after) - 1)]) for rank in range(count)]
     return [
@@ -343,17 +345,3 @@ def _joined(before: list[Translation], after: list[Translation]) -> list[Transla
         )
         for left, right in pairs
     ]
-
-
-def decoding_batches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
-    """Row numbers sorted by length, longest first, in batches of at most `max_tokens`, padding counted.
-
-    The longest batch comes first, so that too little memory shows at once.
-    """
-    rows = np.argsort(-np.asarray(lengths, dtype=np.int64), kind="stable").tolist()
-    batches, first = [], 0
-    while first < len(rows):
-        size = down_to_kernel_size(max(1, max_tokens // max(1, lengths[rows[first]])))
-        batches.append(rows[first : first + size])
-        first += size
-    return batches

@@ -22,10 +22,9 @@ from mt.evaluate.bleu import bleu
 from mt.model.transformer import Transformer
 from mt.run_folder import find_checkpoint
 from mt.translate.alignment import agreement_by_layer, alignments
-from mt.translate.decoding import NEVER, forced_log_probabilities
+from mt.translate.decoding import NEVER, decoding_batches, forced_log_probabilities
 from mt.translate.reading import split_line
 from mt.translate.search import Hypothesis
-from mt.translate.translator import decoding_batches
 
 
 @pytest.fixture(scope="session")
@@ -62,7 +61,7 @@ def test_lines_come_from_any_iterable_and_what_is_none_is_refused_in_a_sentence(
     assert translator.score([], []) == []
     with pytest.raises(UsageError, match=r"list of lines.*this is one string"):
         translator("a dog runs here .")
-    with pytest.raises(UsageError, match="line 2: is no string but NoneType"):
+    with pytest.raises(UsageError, match="line 2: is NoneType, not a string"):
         translator(["a dog", None])  # type: ignore[list-item]
     with pytest.raises(UsageError, match="1 sources and 2 targets"):
         translator.score(["a"], ["b", "c"])
