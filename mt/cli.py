@@ -32,22 +32,20 @@ if TYPE_CHECKING:
 Door = TypeVar("Door", bound=Callable[..., object])
 Asked = TypeVar("Asked", "Job", "Request")
 
-ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file; or demo, which the package brings.")]
+ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file, or demo for the built-in demo.")]
 Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="SECTION.KEY=VALUE", help="Settings that go over the file's.")
+    list[str] | None, typer.Argument(metavar="SECTION.KEY=VALUE", help="Settings that override the file's.")
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings and results only.")]
-CheckpointPath = Annotated[
-    Path,
-    typer.Option(
-        "--ckpt", metavar="RUN|CHECKPOINT", help="A run (what validates best), RUN/best, RUN/last, RUN/averaged."
-    ),
-]
 Beam = Annotated[int | None, typer.Option(metavar="N", help="Beam width; 1 is greedy. Default: the run's.", min=1)]
 Alpha = Annotated[
     float | None, typer.Option(metavar="X", help="Length penalty ((5+|Y|)/6)^alpha. Default: the run's.", min=0)
 ]
 Average = Annotated[int | None, typer.Option(metavar="N", help="Average the newest N checkpoints of the run.", min=1)]
+Processes = Annotated[
+    int,
+    typer.Option("--gpus", "--processes", metavar="N", help="Use N GPUs; without any, N processes on the CPU.", min=1),
+]
 Device = Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda or mps.")]
 Precision = Annotated[
     str | None, typer.Option(metavar="KIND", help="float32 or bfloat16. Default: the run's, else float32.")
@@ -59,7 +57,7 @@ DecodeOverrides = Annotated[
 
 
 def command(door: Door) -> Door:
-    """Make a function a command; the list of commands shows the first paragraph of its docstring, all of it."""
+    """Make a function a command; `mt --help` shows the first paragraph of its docstring in full."""
     summary = (inspect.getdoc(door) or "").split("\n\n")[0]
     return app.command(short_help=summary)(door)
 
@@ -73,7 +71,7 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def mt(
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version and leave.", callback=_show_version, is_eager=True)
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_show_version, is_eager=True)
     ] = False,
 ) -> None:
     """Train, run and score the Transformer of 'Attention Is All You Need'."""
@@ -89,7 +87,7 @@ def prepare(
 ) -> None:
     """Turn raw parallel text into subword ids.
 
-    Done already for the same settings and sources: says so and returns.
+    Says so and returns where this was done already for the same settings and sources.
     """
     from mt.config_file import load_config
     from mt.console import Console
@@ -112,10 +110,7 @@ def prepare(
 def train(
     config: ConfigFile,
     overrides: Overrides = None,
-    processes: Annotated[
-        int,
-        typer.Option("--gpus", "--processes", metavar="N", help="Train on N GPUs; without any, in N processes.", min=1),
-    ] = 1,
+    processes: Processes = 1,
     init_from: Annotated[
         Path | None, typer.Option(metavar="RUN|CHECKPOINT", help="Begin a new run with these weights.")
     ] = None,
@@ -129,7 +124,7 @@ def train(
     from mt.config_file import load_config
     from mt.console import Console
 
-    settings = load_config(config, overrides or [])  # before torch: a wrong key is said at once
+    settings = load_config(config, overrides or [])  # before torch is imported: a wrong key is reported at once
     if processes > 1:
         from mt.distributed import launch
 
@@ -170,26 +165,25 @@ def translate(
             help="Column (a number, or a name in the first line) or key of the text. Default: the source language.",
         ),
     ] = None,
-    n_best: Annotated[int, typer.Option(metavar="N", help="So many translations a line, as columns.", min=1)] = 1,
-    scores: Annotated[bool, typer.Option("--scores", help="Each translation's score behind it.")] = False,
+    n_best: Annotated[int, typer.Option(metavar="N", help="Write N translations of each line, as columns.", min=1)] = 1,
+    scores: Annotated[bool, typer.Option("--scores", help="Write a score after each translation.")] = False,
     errors: Annotated[
         str, typer.Option(metavar="KIND", help="strict or replace, for bytes that are not UTF-8.")
     ] = "strict",
     prefix: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A line each: what the translation has to start with.")
+        Path | None, typer.Option(metavar="FILE", help="For each line, what its translation has to start with.")
     ] = None,
     score_ref: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Score these in place of translating, as the tokenizer cuts them."),
+        Path | None, typer.Option(metavar="FILE", help="For each line, a translation to score in place of making one.")
     ] = None,
     alignments: Annotated[
-        bool, typer.Option("--alignments", help="Which word comes from which (0-0 1-2) behind each translation.")
+        bool, typer.Option("--alignments", help="Write word alignments (0-0 1-2) after each translation.")
     ] = False,
     attention: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Where the model looked: a .json file, or an .html page.")
+        Path | None, typer.Option(metavar="FILE", help="Write attention weights: a .json file, or an .html page.")
     ] = None,
     self_attention: Annotated[
-        bool, typer.Option("--self-attention", help="With --attention: also within a side.")
+        bool, typer.Option("--self-attention", help="With --attention: self-attention too.")
     ] = False,
     unbuffered: Annotated[bool, typer.Option("--unbuffered", help="Answer each line as it comes.")] = False,
     beam: Beam = None,
@@ -198,32 +192,29 @@ def translate(
     top_p: Annotated[
         float | None, typer.Option(metavar="P", help="Sample from the pieces that make up this probability.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(metavar="N", help="Of sampling.")] = None,
+    seed: Annotated[int | None, typer.Option(metavar="N", help="Seed of sampling.")] = None,
     long_lines: Annotated[
         str | None, typer.Option(metavar="KIND", help="split long lines (at sentence ends) or cut them.")
     ] = None,
     precision: Precision = None,
     average: Average = None,
     device: Device = "auto",
-    processes: Annotated[
-        int,
-        typer.Option("--gpus", "--processes", metavar="N", help="Share files among N GPUs or CPU processes.", min=1),
-    ] = 1,
+    processes: Processes = 1,
     quiet: Quiet = False,
 ) -> None:
     """Translate lines of text: one line out for each line in.
 
-    A job that was killed goes on where it was when the same command is given again. All settings of the search are
-    decode.KEY=VALUE; the commonest are options too.
+    A job that was stopped goes on from where it was when the same command is given again. All settings of the search
+    are decode.KEY=VALUE; the common ones are options too.
     """
     from mt.translate.plan import Job, plan_job
 
     job, decode = _given(context, Job), _decode(context, overrides)
-    plan_job(job, processes)  # before torch is loaded: a wrong path is said at once
+    plan_job(job, processes)  # before torch is imported, so that a wrong path is reported at once
     if processes > 1:
         from mt.distributed import launch
 
-        return launch(processes, [*sys.argv[1:], "--gpus", "1"], device)  # of an option given twice, the last counts
+        return launch(processes, [*sys.argv[1:], "--gpus", "1"], device)  # the later --gpus counts
     from mt.translate.job import translate as run_translation
 
     return run_translation(ckpt, job, device, average, decode, quiet)
@@ -250,12 +241,12 @@ def evaluate(
         str | None, typer.Option(metavar="NAME", help="Such as newstest2014. Default: the run's data.test.")
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where the --testset lies, as NAME.en and NAME.de.")
+        Path | None, typer.Option(metavar="DIR", help="Folder of the --testset, as NAME.en and NAME.de.")
     ] = None,
     langs: Annotated[
         str | None, typer.Option(metavar="SRC-TGT", help="Languages. Default: the model's; without one, en-de.")
     ] = None,
-    output: Annotated[Path | None, typer.Option(metavar="FILE", help="Keep the model's translations here.")] = None,
+    output: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the model's translations here.")] = None,
     beam: Beam = None,
     alpha: Alpha = None,
     precision: Precision = None,
@@ -268,7 +259,7 @@ def evaluate(
         bool, typer.Option("--multi30k-bleu", help="Also lower-cased tokenised BLEU, as in papers on Multi30k.")
     ] = False,
     analysis: Annotated[
-        bool, typer.Option("--analysis", help="Also BLEU by sentence length, and what goes wrong in which lines.")
+        bool, typer.Option("--analysis", help="Also BLEU by sentence length, and faulty lines by kind.")
     ] = False,
     all_checkpoints: Annotated[
         bool, typer.Option("--all-checkpoints", help="BLEU of every checkpoint of one run, by update.")
@@ -293,7 +284,7 @@ def evaluate(
 
 
 def _given(context: typer.Context, kind: type[Asked]) -> Asked:
-    """A dataclass of the parameters that have its fields' names; those not given keep its defaults."""
+    """A dataclass filled from the parameters of the same names; a parameter not given leaves the default."""
     given = {field.name: context.params.get(field.name) for field in fields(kind)}
     values: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value
@@ -304,7 +295,7 @@ def _given(context: typer.Context, kind: type[Asked]) -> Asked:
 
 
 def _decode(context: typer.Context, overrides: list[str] | None) -> dict[str, object]:
-    """What options and decode.KEY=VALUE ask of the search; an override goes over an option."""
+    """The settings of the search that were given; decode.KEY=VALUE overrides an option."""
     from mt.config import DecodeConfig
     from mt.config_file import decode_overrides
 
