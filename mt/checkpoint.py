@@ -1,8 +1,8 @@
 """Checkpoints: complete in themselves, written atomically, verified by SHA-256, free of pickle.
 
 A checkpoint is a directory: model.safetensors, config.yaml, tokenizer.model, state.json, for resuming also
-optimizer.safetensors, and MANIFEST.json with the size and hash of each. It gets its name by renaming, once all of
-this is on disk and has been read back.
+optimizer.safetensors, and MANIFEST.json with the size and hash of each. It is renamed to its name once all files are
+on the disk and have been read back.
 """
 
 import errno
@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ class Checkpoint:
     config: Config
     tokenizer: bytes
     weights: dict[str, Tensor]
-    optimizer: dict[str, Tensor]  # empty where it cannot be resumed from, or was not asked for
+    optimizer: dict[str, Tensor]  # empty where there is none, or it was not asked for
     state: dict[str, Any]
 
 
@@ -51,7 +51,7 @@ def step_name(update: int) -> str:
 
 
 def stop_name(update: int) -> str:
-    """The name of the checkpoint written because the run was asked to stop; it only serves to go on."""
+    """The name of the checkpoint written when the run is asked to stop, only for going on from it."""
     return f"stop-{update:08d}"
 
 
@@ -63,7 +63,7 @@ def save_checkpoint(
     state: Mapping[str, Any],
     optimizer: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Write a checkpoint under a temporary name, verify it, and only then give it its own.
+    """Write a checkpoint under a temporary name, verify it, and rename it.
 
     Raises WriteError when it cannot be written; what was there before is then untouched.
     """
@@ -80,7 +80,7 @@ def save_checkpoint(
     partial = path.with_name(f".{path.name}.partial")
     with writing(path):
         try:
-            path.parent.mkdir(exist_ok=True)  # and no more: a run directory that was removed does not come back
+            path.parent.mkdir(exist_ok=True)  # without its parents: a removed run directory is not made again
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir()
             for name, parts in contents.items():
@@ -97,7 +97,7 @@ def save_checkpoint(
 
 
 def load_checkpoint(path: Path, resume: bool = False) -> Checkpoint:
-    """Read and verify a checkpoint; the optimiser's part only to `resume` from it.
+    """Read and verify a checkpoint; the optimiser's state only to `resume` from it.
 
     Raises CheckpointError naming the file that is missing, cut short or changed.
     """
@@ -159,7 +159,7 @@ def _verified(path: Path, name: str, listing: Mapping[str, tuple[int, str]]) -> 
 
 
 def _compare(path: Path, digest: str) -> None:
-    """Read a file back, in pieces, for memory is needed elsewhere; raises OSError when it holds something else."""
+    """Read a file back, a block at a time to save memory; raises OSError when its hash differs."""
     with path.open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != digest:
             raise OSError(errno.EIO, f"{path.name} does not read as it was written")
@@ -177,7 +177,7 @@ def _json(value: Mapping[str, Any]) -> bytes:
 
 
 def _safetensors(tensors: Mapping[str, Tensor]) -> _Parts:
-    """Tensors as a file in the format of safetensors, whose own writer would hold up the other threads.
+    """Tensors as a file of safetensors, whose own writer would block the other threads.
 
     The length of the header in 8 bytes, the header in JSON, then the tensors' own memory, which is not copied.
     """
@@ -208,7 +208,7 @@ def list_checkpoints(run: Path) -> list[tuple[int, Path]]:
 
 
 def resumable_checkpoints(run: Path) -> list[Path]:
-    """All that a run can go on from, newest first; at the same update, the scheduled one before the other."""
+    """The checkpoints that a run can go on from, newest first; at the same update, the scheduled one first."""
     found = [*_named(run, _STOP), *_named(run, _STEP)]
     return [path for _, path in sorted(found, key=lambda entry: entry[0])][::-1]
 
@@ -220,7 +220,7 @@ def _named(run: Path, pattern: re.Pattern[str]) -> list[tuple[int, Path]]:
 
 
 def prune_checkpoints(run: Path, keep: int, best: int | None, keep_every: int = 0) -> None:
-    """Remove all but the newest `keep` scheduled checkpoints and the best one, and what stops left behind.
+    """Remove scheduled checkpoints other than the newest `keep` and the best one, and those written at stops.
 
     keep_every: those at multiples of it stay too; 0 for none.
     """
@@ -231,7 +231,7 @@ def prune_checkpoints(run: Path, keep: int, best: int | None, keep_every: int = 
 
 
 def _set_aside(path: Path) -> Path:
-    """Take the name from a checkpoint that is to be removed: a removal cut short must not leave half of it there."""
+    """Rename a checkpoint before it is removed, so that an interrupted removal leaves no half of it under its name."""
     aside = path.with_name(f".{path.name}.leaving")
     shutil.rmtree(aside, ignore_errors=True)
     if path.exists():
@@ -253,10 +253,7 @@ def last_checkpoints(run: Path, count: int) -> list[Path]:
 
 
 def newest_whole(run: Path, count: int) -> tuple[list[Path], list[str]]:
-    """The newest `count` scheduled checkpoints that are not damaged, oldest first; and what is wrong with the others.
-
-    Fewer where there are not as many.
-    """
+    """At most `count` scheduled checkpoints, the newest intact ones, oldest first; and what is wrong with others."""
     whole: list[Path] = []
     problems: list[str] = []
     for _, path in reversed(list_checkpoints(run)):
@@ -270,11 +267,10 @@ def newest_whole(run: Path, count: int) -> tuple[list[Path], list[str]]:
     return whole[::-1], problems
 
 
-def average_weights(paths: Iterable[Path]) -> dict[str, Tensor]:
+def average_weights(paths: Sequence[Path]) -> dict[str, Tensor]:
     """The mean of each weight over checkpoints (section 6.1), summed in float64."""
     total: dict[str, Tensor] = {}
-    count = 0
-    for count, path in enumerate(paths, 1):  # noqa: B007
+    for path in paths:
         for name, tensor in load_checkpoint(path).weights.items():
             total[name] = total[name] + tensor.double() if name in total else tensor.double()
-    return {name: (tensor / count).to(torch.float32) for name, tensor in total.items()}
+    return {name: (tensor / len(paths)).to(torch.float32) for name, tensor in total.items()}

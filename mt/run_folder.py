@@ -11,19 +11,12 @@ import fcntl
 import json
 import os
 import platform
-import shlex
 import shutil
-import subprocess
-import sys
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from mt.checkpoint import AVERAGED, list_checkpoints, read_config, read_state, resumable_checkpoints
 from mt.config import Config, OnResume, changes
@@ -42,10 +35,10 @@ _FIGURES = _TRAINING | {"valid_loss", "valid_perplexity", "valid_bleu"}
 
 @contextmanager
 def training_lock(folder: Path, keep: bool = True) -> Iterator[None]:
-    """Be the only trainer of a run directory, and clear away what a killed one left half-written.
+    """Be the only trainer of a run directory, and remove what a killed one left half-written.
 
-    keep: whether what is written stays; else a directory that was not there before is removed again, as is one in
-    which nothing was written. The system lets go of the lock should this process be killed.
+    A directory that was not there before is removed again if nothing was written, or if `keep` is False. The system
+    frees the lock should this process be killed.
     Raises UsageError when another process has it, WriteError when the directory cannot be written.
     """
     is_new = not folder.exists()
@@ -93,7 +86,7 @@ def _holds_files(folder: Path) -> bool:
 
 @dataclass(frozen=True)
 class Choice:
-    """A checkpoint, and why it is the one that a path stands for; no reason where the path names it."""
+    """A checkpoint, and why a run stands for it; no reason where the path names it."""
 
     path: Path
     reason: str = ""
@@ -110,19 +103,17 @@ def find_checkpoint(path: Path) -> Path:
 def choose_checkpoint(path: Path) -> Choice:
     """The checkpoint that a path stands for: a checkpoint itself, RUN/best, RUN/last, RUN/averaged, or a run.
 
-    A run stands for whichever of its average and its best checkpoint has the better validation, by the figure that
-    train.best names; before the first validation for its newest checkpoint. Damaged checkpoints are passed over.
+    A run stands for its average or its best checkpoint, whichever validates better by the figure that train.best names;
+    before the first validation, for its newest checkpoint. Damaged checkpoints are skipped.
     Raises CheckpointError when there is none.
     """
     if (path / "MANIFEST.json").is_file():
         return Choice(path)
-    if (path / "checkpoints").is_dir():
-        return _preferred(path)
     if (path.parent / "checkpoints").is_dir() and not path.exists():
         return Choice(_named(path.parent, path.name))
     if not path.exists():
         raise CheckpointError(f"{path}: no such run or checkpoint")
-    raise CheckpointError(f"{path}: holds no checkpoint; train one with mt train")
+    return _preferred(path)
 
 
 def _preferred(run: Path) -> Choice:
@@ -130,7 +121,7 @@ def _preferred(run: Path) -> Choice:
     by_loss = read_config(newest).train.best == "loss"
     best_update = state.get("best_update") or 0
     best = _whole(dict(list_checkpoints(run)).get(best_update), best_update, problems)
-    # An average made before training went on no longer stands for the run.
+    # An average made before the run went on is out of date.
     averaged = _whole(run / "checkpoints" / AVERAGED, state["update"], problems)
     best_figure = number(state, "best_loss" if by_loss else "best_bleu")
     average_figure = number(_validation(run, averaged), "valid_loss" if by_loss else "valid_bleu") if averaged else None
@@ -150,7 +141,7 @@ def _preferred(run: Path) -> Choice:
 
 
 def _newest_state(run: Path) -> tuple[Path, Record, list[str]]:
-    """The newest checkpoint with a state that can be trusted, that state, and what is wrong with newer ones."""
+    """The newest checkpoint whose state is intact, that state, and what is wrong with newer checkpoints."""
     problems: list[str] = []
     for path in resumable_checkpoints(run):
         try:
@@ -164,7 +155,7 @@ def _newest_state(run: Path) -> tuple[Path, Record, list[str]]:
 
 
 def _whole(path: Path | None, update: int, problems: list[str]) -> Path | None:
-    """A checkpoint if it is there and belongs to this update, else None; adds what is wrong with it."""
+    """The path, if a checkpoint of this update lies there; else None, and `problems` gains what is wrong with it."""
     try:
         return path if path is not None and path.is_dir() and read_state(path)["update"] == update else None
     except CheckpointError as error:
@@ -200,16 +191,16 @@ def _named(run: Path, name: str) -> Path:
 
 
 def check_settings(folder: Path, config: Config) -> list[str]:
-    """Compare the settings that a run is to go on with to those that its newest whole checkpoint was made with.
+    """Compare the settings that a run is to go on with to those of its newest whole checkpoint.
 
-    Reads no prepared data, so that a run is refused before anything is written. Returns the differences to be told.
+    Reads no prepared data, so that a run is refused before anything is written. Returns the differences to report.
     Raises CheckpointError naming each difference that would make it another run.
     """
     if not resumable_checkpoints(folder):
         return []
     newest = _newest_state(folder)[0]
     before = read_config(newest)
-    if before.train.precision == "auto":  # earlier versions did not say what it stood for
+    if before.train.precision == "auto":  # earlier versions did not record what auto meant
         before = before.model_copy(
             update={"train": before.train.model_copy(update={"precision": config.train.precision})}
         )
@@ -231,7 +222,7 @@ def begun_with(folder: Path) -> str | None:
 
 
 class MetricsLog:
-    """The record of a run, cut back on opening to the update the run goes on from: each update is there once.
+    """metrics.jsonl, cut back when opened to the update that the run goes on from, so that each update is there once.
 
     tensorboard: also write events into the folder `tensorboard` beside it.
     Warns when figures that should be there are missing.
@@ -268,7 +259,7 @@ class MetricsLog:
             self._events.close()
 
     def _find_again(self) -> None:
-        """Go on in a new file where this one was removed, and no further where the run directory was."""
+        """Begin a new file if this one was removed; raise MtError if the run directory was."""
         try:
             if os.path.samestat(self._path.stat(), os.fstat(self._file.fileno())):
                 return
@@ -293,7 +284,7 @@ def _line(record: Mapping[str, Any]) -> str:
 
 
 def read_metrics(path: Path) -> list[Record]:
-    """All whole records of a run, in order; what was cut short or damaged is passed over."""
+    """All whole records of a run, in order; damaged lines are skipped."""
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -302,7 +293,7 @@ def read_metrics(path: Path) -> list[Record]:
 
 
 def _record(line: str) -> Record:
-    """A record that belongs to an update; empty for a line that is none."""
+    """The record on a line; empty where the line holds none."""
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):
@@ -318,39 +309,3 @@ def read_records(path: Path) -> list[Record]:
     """The records of a JSON file that holds a list of them; none where it is missing or damaged."""
     found = read_json(path)
     return [record for record in found if isinstance(record, dict)] if isinstance(found, list) else []
-
-
-def note_session(folder: Path, session: Mapping[str, Any]) -> None:
-    """Add a session to those of a run: what the caller knows of it, with versions, commit, command and machine."""
-    record = {
-        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "command": shlex.join(sys.argv),
-        "commit": _commit(),
-        **session,
-        "machine": f"{platform.node()}, {platform.platform()}, {os.cpu_count()} cores",
-        "threads": torch.get_num_threads(),
-        "versions": {"python": platform.python_version(), **_versions()},
-    }
-    sessions = [*read_records(folder / SESSIONS), record]
-    write_whole(folder / SESSIONS, json.dumps(sessions, indent=1, ensure_ascii=False) + "\n")
-
-
-def _versions() -> dict[str, str]:
-    versions = {"torch": torch.__version__, "cuda": torch.version.cuda or ""}
-    for name in ("mt", "numpy", "sentencepiece", "safetensors", "sacrebleu"):
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:  # run from a copy that was never installed
-            versions[name] = ""
-    return versions
-
-
-def _commit() -> str:
-    """The commit of the code, with a + when it was changed since; empty when that is not known."""
-    describe = ["describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
-    command = ["git", "-C", str(Path(__file__).parent), *describe]
-    try:
-        found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return found.stdout.strip()

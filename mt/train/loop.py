@@ -36,7 +36,6 @@ from mt.run_folder import (
     CONFIG,
     METRICS,
     MetricsLog,
-    note_session,
     read_metrics,
     training_lock,
 )
@@ -48,12 +47,12 @@ from mt.train.rehearsal import check_size, rehearse
 from mt.train.resume import (
     check_before_writing,
     prepared_in_passing,
-    session_of,
     settings_to_begin_with,
     start_or_resume,
     with_precision,
 )
 from mt.train.saving import CheckpointWriter
+from mt.train.session import note_session, session_of
 from mt.train.stop import Interrupted, StopRequest
 from mt.train.update import OutOfMemoryError, take_update
 from mt.train.validation import Validation, validate

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import torch
 
@@ -159,16 +158,3 @@ def _warm_start(learner: Learner, prepared: Prepared, choice: Choice, console: C
         raise CheckpointError(f"{path} is a model of other sizes ({sizes}): take over its model settings")
     learner.load(checkpoint.weights)
     console.say(f"weights from {choice}")
-
-
-def session_of(learner: Learner, progress: Progress, world: World, init_from: Path | None) -> dict[str, Any]:
-    """What env.json is to say of this start."""
-    device = learner.model.device
-    return {
-        "update": progress.update,
-        "init_from": None if init_from is None else str(init_from),
-        "data": progress.data,
-        "processes": world.size,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "precision": learner.config.train.precision,
-    }

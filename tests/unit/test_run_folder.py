@@ -20,11 +20,11 @@ from mt.run_folder import (
     check_settings,
     choose_checkpoint,
     find_checkpoint,
-    note_session,
     read_metrics,
     read_records,
     training_lock,
 )
+from mt.train.session import note_session
 
 
 def save(run: Path, name: str, config: Config | None = None, **state: Any) -> Path:
