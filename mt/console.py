@@ -18,7 +18,7 @@ from rich.progress import (
 
 
 class Advance(Protocol):
-    """Tell how many units have just been done; and, where no total was given, what share of all is done, if known."""
+    """Called with the number of units just done and, where no total is known, the share of all that is done."""
 
     def __call__(self, count: int, share: float = 0.0) -> None: ...
 
@@ -29,7 +29,7 @@ class Console:
     def __init__(self, quiet: bool = False) -> None:
         self.quiet = quiet
         self._rich = RichConsole(stderr=True, highlight=False)
-        self._rich.soft_wrap = not self._rich.is_terminal  # a terminal's lines are broken between words
+        self._rich.soft_wrap = not self._rich.is_terminal  # on a terminal, lines are broken between words
         self.is_terminal = self._rich.is_terminal and not quiet
 
     def say(self, text: str) -> None:
@@ -54,12 +54,18 @@ class Console:
 
     @contextmanager
     def track(self, description: str, total: int | None = None, unit: str = "line") -> Iterator[Advance]:
-        """Show a stage's progress with rate and time left while it runs, and one line when it has ended.
-
-        Yields a function to call with the number of units just done.
-        """
+        """Show the progress of a stage with rate and time left, and one line when it has ended."""
         start, done = time.monotonic(), 0
-        progress = _progress(self._rich) if self.is_terminal else None
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
+        # Transient, as a bar left behind would stand twice where Ctrl-C has wrapped its line.
+        progress = Progress(*columns, console=self._rich, transient=True) if self.is_terminal else None
         task = progress.add_task(description, total=1 if total else None, rate="") if progress else None
 
         def advance(count: int, share: float = 0.0) -> None:
@@ -89,19 +95,6 @@ def _shown(progress: Progress) -> Iterator[Progress]:
         yield progress
     finally:
         progress.stop()
-
-
-def _progress(console: RichConsole) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,  # a bar left behind would stand twice where Ctrl-C has wrapped its line
-    )
 
 
 def duration(seconds: float) -> str:

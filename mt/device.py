@@ -16,10 +16,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 
 
 def choose_device(name: str) -> torch.device:
-    """The device meant by `auto`, `cpu`, `cuda` or `mps`.
-
-    Raises UsageError when it is not there.
-    """
+    """The device meant by `auto`, `cpu`, `cuda` or `mps`. Raises UsageError when there is none."""
     import torch
 
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
@@ -40,7 +37,7 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
 
 
 def bfloat16_is_quick(device: torch.device) -> bool:
-    """Whether products in bfloat16 take less time than in float32, and are not computed out of float32 ones."""
+    """Whether the hardware computes products in bfloat16 itself, faster than in float32."""
     import torch
 
     if device.type == "cuda":
@@ -50,19 +47,19 @@ def bfloat16_is_quick(device: torch.device) -> bool:
 
 
 def onednn_takes_bfloat16() -> bool:
-    """Whether the CPU's matrix kernels know bfloat16; ONEDNN_MAX_CPU_ISA may forbid what the CPU has."""
+    """Whether oneDNN has bfloat16 kernels here; ONEDNN_MAX_CPU_ISA may forbid what the CPU has."""
     import torch
 
     return _ask(torch.ops.mkldnn, "_is_mkldnn_bf16_supported")
 
 
 def _ask(module: object, name: str) -> bool:
-    """What a private function of torch says; False, which is always safe, where a later torch has it no more."""
+    """The answer of a private function of torch; False, which is always safe, where a later torch lacks it."""
     return bool(getattr(module, name, lambda: False)())
 
 
 def warning_of(precision: str, device: torch.device) -> str:
-    """What to tell somebody who chose a precision that is slow here; empty when there is nothing to tell."""
+    """A warning for who chose a precision that is slow here; empty for any other."""
     if precision != "bfloat16" or device.type == "mps" or bfloat16_is_quick(device):
         return ""
     unit = "CPU" if device.type == "cpu" else "GPU"
@@ -87,30 +84,30 @@ def keep_freed_memory() -> None:
 
 
 def repeat_exactly(device: torch.device) -> None:
-    """Let a GPU compute the same bits each time, as a CPU does; for the whole process, before its first product.
+    """Let a GPU compute the same bits each time, as a CPU does; call before the first product of the process.
 
-    Without it, gradients of attention and of repeated rows are summed in whatever order they come.
+    Without it, gradients of attention and of repeated rows are summed in a varying order.
     """
     if device.type == "cuda":
         import torch.utils.deterministic
 
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what torch asks for before it trusts cuBLAS
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # torch requires it for cuBLAS
         torch.use_deterministic_algorithms(True)
-        # By default this mode also fills all fresh memory, in case somebody reads it before writing it.
+        # By default this mode also fills all newly allocated memory, which takes time.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def up_to_kernel_size(rows: int) -> int:
-    """The next of a few sizes, at most an eighth more.
+    """The number of rows rounded up to one of a few sizes, by at most an eighth.
 
-    A CPU builds, and keeps, a kernel for each number of rows it meets: a millisecond and 0.6 MiB for every shape of
-    weights. A batch job would meet hundreds of numbers.
+    A CPU builds and keeps a kernel for each number of rows: a millisecond and 0.6 MiB for every shape of weights. A
+    batch job would otherwise have hundreds of numbers.
     """
     return down_to_kernel_size(rows + _step(rows) - 1)
 
 
 def down_to_kernel_size(rows: int) -> int:
-    """The last of the same sizes that is no more."""
+    """The number of rows rounded down to one of the same sizes."""
     return rows - rows % _step(rows)
 
 

@@ -22,11 +22,11 @@ from torch import Tensor
 
 from mt.errors import Interrupted, MtError, UsageError
 
-# A process that no longer answers ends the run after this time; one that died ends it at once.
+# A process that does not answer for this long ends the run; one that died ends it at once.
 SILENCE = timedelta(minutes=10)
-# Waiting for the main process is no such silence: it may be validating, or preparing data.
+# The others wait longer for the main process, which may be validating or preparing data.
 PATIENCE = timedelta(hours=12)
-CLOSING_SECONDS = 60  # for the others to save and leave after one of them has died
+CLOSING_SECONDS = 60  # in which the others save and end after one has died
 
 T = TypeVar("T")
 
@@ -36,7 +36,7 @@ class LostContactError(MtError):
 
 
 class WorkerError(MtError):
-    """A process of the run ended in a way that it could not report itself."""
+    """A process of the run ended without reporting why."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class World:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the process that writes, validates and speaks."""
+        """Whether this is the process that writes, validates and prints."""
         return self.rank == 0
 
     def share(self, items: Sequence[T]) -> Sequence[T]:
@@ -67,7 +67,7 @@ class World:
 
     @contextmanager
     def main_first(self) -> Iterator[None]:
-        """The main process runs the block before the others, so that what is wrong is reported once."""
+        """The main process runs the block before the others, so that an error is reported once."""
         if not self.is_main:
             self.barrier()
         yield
@@ -81,7 +81,7 @@ class World:
                 dist.all_reduce(tensor)
 
     def max(self, number: int) -> int:
-        """The largest of the processes' numbers; the last has to come within SILENCE of the first."""
+        """The largest of the processes' numbers; all must call within SILENCE."""
         return self._max(number, SILENCE)
 
     def any(self, condition: bool) -> bool:
@@ -97,7 +97,7 @@ class World:
         return int(message)
 
     def broadcast(self, value: T) -> T:
-        """The main process's value, which JSON must be able to hold."""
+        """The main process's value, which must be valid JSON."""
         if self.size == 1:
             return value
         data = json.dumps(value).encode() if self.is_main else b""
@@ -150,7 +150,7 @@ def joined(device: torch.device) -> Iterator[World]:
 def launch(processes: int, arguments: Sequence[str], device: str) -> None:
     """Run `mt ARGUMENTS` as that many processes of one world on this machine; returns when all have ended well.
 
-    Raises WorkerError naming a process that died, SystemExit with the status of one that has said what was wrong,
+    Raises WorkerError naming a process that died, SystemExit with the status of a process that has reported its error,
     Interrupted after Ctrl-C or SIGTERM.
     """
     from torch.distributed.elastic.multiprocessing import SignalException
@@ -165,7 +165,7 @@ def launch(processes: int, arguments: Sequence[str], device: str) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, _cores() // processes)))
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(CLOSING_SECONDS))
     os.environ["MT_LAUNCHER"] = str(os.getpid())  # whose death ends the processes
-    logging.disable(logging.ERROR)  # the launcher's own; what it knows is said below
+    logging.disable(logging.ERROR)  # the launcher's own messages, which are replaced by those below
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -178,7 +178,7 @@ def launch(processes: int, arguments: Sequence[str], device: str) -> None:
     try:
         elastic_launch(config, sys.executable)("-m", "mt", *arguments)
     except ChildFailedError as failed:
-        # The agent may notice first a process that only lost contact, or was ended because of another.
+        # The first process reported may only have lost contact, or been ended because of another.
         rank, failure = min(failed.failures.items(), key=lambda item: (_blame(item[1].exitcode), item[1].timestamp))
         if failure.exitcode > 0:
             raise SystemExit(failure.exitcode) from None

@@ -1,4 +1,4 @@
-"""Text files in, whole files out: the only place that gives a file its name when its content is on the disk."""
+"""Text files in, whole files out: the only place that renames a file once its content is on the disk."""
 
 import errno
 import json
@@ -54,10 +54,10 @@ def number(record: Mapping[str, Any], key: str) -> float | None:
 
 
 def write_whole(path: Path, content: str | Bytes) -> None:
-    """Replace a file by another, or leave it as it was: never half-written, not even after a power failure.
+    """Write a file whole or not at all, even if the power fails.
 
-    Where `path` is a symbolic link, the file it leads to is replaced; what is no regular file (a device, a FIFO) is
-    written straight. Text is written as UTF-8. Raises WriteError.
+    Where `path` is a symbolic link, its target is replaced; a device or a FIFO is written to directly. Text is written
+    as UTF-8. Raises WriteError.
     """
     data = content.encode(errors="replace") if isinstance(content, str) else content
     with writing(path):
@@ -80,12 +80,12 @@ def write_whole(path: Path, content: str | Bytes) -> None:
 
 
 def final_path(path: Path) -> Path:
-    """Where the content of `path` lies, symbolic links followed; it need not be there yet."""
+    """The path with symbolic links followed; the file need not exist yet."""
     return Path(os.path.realpath(path))
 
 
 def is_special(path: Path) -> bool:
-    """Whether a device, a FIFO or a socket has this name: it can be written to, but never replaced."""
+    """Whether this is a device, a FIFO or a socket, which can be written to but must never be replaced."""
     with suppress(FileNotFoundError, NotADirectoryError):
         mode = path.stat().st_mode
         return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
@@ -93,7 +93,7 @@ def is_special(path: Path) -> bool:
 
 
 def check_target(path: Path) -> None:
-    """Raise UsageError where a file cannot be written for want of its folder, or over one: before long work is done."""
+    """Raise UsageError, before long work, if the path is a folder or its folder does not exist."""
     if path.is_dir():
         raise UsageError(f"{path}: is a folder; name a file")
     if not final_path(path).parent.is_dir():
@@ -101,7 +101,7 @@ def check_target(path: Path) -> None:
 
 
 def write_through(path: Path, parts: Iterable[Bytes]) -> None:
-    """Write a file and have the disk hold it; for files whose folder gets its name later. Raises OSError."""
+    """Write a file and flush it to the disk (fsync), for a file that is renamed later. Raises OSError."""
     with path.open("wb") as file:
         file.writelines(parts)
         file.flush()
@@ -109,13 +109,13 @@ def write_through(path: Path, parts: Iterable[Bytes]) -> None:
 
 
 def rename(old: Path, new: Path) -> None:
-    """Give a file or folder that the disk holds another name, in place of what has it. Raises OSError."""
+    """Rename a flushed file or folder, replacing what has the new name. Raises OSError."""
     old.replace(new)
     sync_folder(new.parent)
 
 
 def sync_folder(folder: Path) -> None:
-    """Have the disk hold the names in a folder. Raises OSError."""
+    """Flush the names in a folder to the disk (fsync). Raises OSError."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

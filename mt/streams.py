@@ -1,4 +1,4 @@
-"""stdin, stdout, stderr and Ctrl-C, in whatever state a command finds them."""
+"""stdin, stdout, stderr, Ctrl-C and SIGTERM, whatever state the shell has left them in."""
 
 import os
 import signal
@@ -14,9 +14,9 @@ _SHOW_CURSOR = "\033[?25h"
 
 
 def run(command: Callable[[], None]) -> int:
-    """Run a command to its end; gives its exit status.
+    """Run a command and return its exit status.
 
-    What goes wrong is said on stderr in one or two lines without a traceback, but a fault of the program itself.
+    Errors are reported on stderr in one or two lines; only a fault of the program itself gives a traceback.
     """
     _open_closed_streams()
     stop = _StopSignals()
@@ -31,7 +31,7 @@ def run(command: Callable[[], None]) -> int:
     except OSError as error:
         if stop.heard or error.filename is not None:
             raise
-        status, message = 1, f"cannot write: {error.strerror}"  # of the disk, or of a stdout that help was written to
+        status, message = 1, f"cannot write: {error.strerror}"  # the disk, or the stdout of --help
     except BaseException:
         if not stop.heard:
             raise
@@ -50,9 +50,9 @@ def run(command: Callable[[], None]) -> int:
 
 
 def write_out(text: str) -> None:
-    """Write results to stdout, at once and as UTF-8; the only way there.
+    """Write results to stdout, at once and as UTF-8; nothing else writes there.
 
-    Ends the command quietly where the reader has gone, as after `| head`; raises MtError when stdout is full or closed.
+    Ends the command silently where the reader has ended, as with `| head`; raises MtError if stdout is full or closed.
     """
     try:
         sys.stdout.flush()
@@ -70,12 +70,12 @@ def _stdout_failure(error: OSError) -> str:
 
 
 def _abandon_stdout() -> None:
-    """Let what Python still holds for stdout go nowhere, else it fails once more when Python ends."""
+    """Discard what is still buffered for stdout, else it fails once more when Python exits."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _open_closed_streams() -> None:
-    """Give a stream that the shell has closed a descriptor that fails when used, else a file opened later gets it."""
+    """Give each closed stream a descriptor that fails when used; else a file opened later would get its number."""
     for number, name, flags in ((0, "stdin", os.O_WRONLY), (1, "stdout", os.O_RDONLY), (2, "stderr", os.O_WRONLY)):
         if getattr(sys, name) is None:
             opened = os.open(os.devnull, flags)
@@ -86,10 +86,10 @@ def _open_closed_streams() -> None:
 
 
 class _StopSignals:
-    """Ctrl-C and SIGTERM end the command as an exception; Ctrl-C again, while that takes its time, at once.
+    """The first Ctrl-C or SIGTERM raises KeyboardInterrupt; a Ctrl-C after that ends the process at once.
 
-    SIGTERM again changes nothing: schedulers send it to a process and to its parent, which passes it on.
-    Where the shell has told the command to ignore one, or something else handles it, nothing changes.
+    A second SIGTERM is ignored: schedulers send it to a process and to its parent, which passes it on.
+    A signal that the shell has set to be ignored, or that something else handles, is left as it is.
     """
 
     def __init__(self) -> None:
@@ -101,7 +101,7 @@ class _StopSignals:
         self._hook, sys.unraisablehook = sys.unraisablehook, self._on_unraisable
 
     def end(self) -> None:
-        """The command is over: nothing is left to interrupt."""
+        """The command is over and cannot be interrupted any more."""
         for number, default in self._ours.items():
             signal.signal(number, signal.SIG_IGN if self.heard else default)
         sys.unraisablehook = self._hook
@@ -114,7 +114,7 @@ class _StopSignals:
             self._leave()
 
     def _on_unraisable(self, lost: Any) -> None:
-        """Python drops an exception raised inside a callback: then the command has to end here."""
+        """Python drops an exception raised inside a callback, so the process is ended here."""
         if isinstance(lost.exc_value, KeyboardInterrupt):
             self._leave()
         self._hook(lost)
