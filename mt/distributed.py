@@ -57,12 +57,8 @@ class World:
         """Whether this is the process that writes, validates and prints."""
         return self.rank == 0
 
-    def share(self, items: Sequence[T]) -> Sequence[T]:
-        """This process's items, dealt out one by one in turn."""
-        return items[self.rank :: self.size]
-
     def owns(self, number: int) -> bool:
-        """Whether `share` gives this process the item of this number."""
+        """Whether this process does the item of this number, where processes take items in turn."""
         return number % self.size == self.rank
 
     @contextmanager

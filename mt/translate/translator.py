@@ -9,7 +9,6 @@ from typing import Self
 
 import torch
 from pydantic import ValidationError
-from torch import Tensor
 
 from mt.checkpoint import Checkpoint, average_weights, last_checkpoints, load_checkpoint
 from mt.config import DecodeConfig
@@ -78,8 +77,8 @@ class Translator:
         Translator("runs/multi30k")(["A man sleeps."])
 
     `path` is a run (its average or its best checkpoint, whichever validates better), RUN/best, RUN/last,
-    RUN/averaged, or a checkpoint; several form an ensemble. `average`: instead the mean of so many of a run's newest
-    checkpoints. `decode`: keys of the config's decode section that go over the run's, such as {"beam": 8}.
+    RUN/averaged, or a checkpoint; several form an ensemble. `average`: take the mean of so many of the run's newest
+    checkpoints instead. `decode`: settings that override those of the run's decode section, such as {"beam": 8}.
     Raises CheckpointError when there is no whole checkpoint, UsageError for impossible settings.
     """
 
@@ -168,14 +167,12 @@ class Translator:
         lines, prefixes = _lines(lines, first), _lines(prefixes, first, "prefix of line")
         if not self.decode.sample and count > self.decode.beam:
             raise UsageError(f"{count} translations a line need a beam of at least {count}; it is {self.decode.beam}")
-        is_greedy = self.decode.beam == 1 and not self.decode.sample
         segments = self._segments(lines, first, prefixes)
         found: list[list[Translation]] = [[] for _ in segments]
         advance(len(lines) - len({segment.line for segment in segments}))
         for rows in decoding_batches([len(segment.ids) for segment in segments], self.decode.batch_tokens):
             batch = [segments[row] for row in rows]
-            hypotheses = self._search(batch, count, scored) if scored or not is_greedy else self._greedy(batch)
-            for row, outputs in zip(rows, hypotheses, strict=True):
+            for row, outputs in zip(rows, self._search(batch, count, scored), strict=True):
                 found[row] = self._translations(outputs, segments[row].note)[:count]
             advance(sum(segments[row].part == 0 for row in rows))
         results: list[list[Translation]] = [[] for _ in lines]
@@ -235,15 +232,14 @@ class Translator:
                 segments.append(_Segment(first + index, part, part_ids, [] if part else prefix, note))
         return segments
 
-    def _greedy(self, segments: list[_Segment]) -> list[list[Hypothesis]]:
-        decoding = GreedyDecoding(self.models, self._source(segments, 1), 1)
-        found = greedy_search(decoding, self._bounds(segments))
-        return [[Hypothesis(ids, math.nan, math.nan)] for ids in found]
-
-    def _search(self, segments: list[_Segment], count: int, scored: bool = True) -> list[list[Hypothesis]]:
+    def _search(self, segments: list[_Segment], count: int, scored: bool) -> list[list[Hypothesis]]:
         decode, bounds = self.decode, self._bounds(segments)
-        width = count if decode.sample else decode.beam
-        decoding = Decoding(self.models, self._source(segments, SCORED_MULTIPLE if scored else 1), width)
+        multiple = SCORED_MULTIPLE if scored else 1
+        source_BS = pad_sources([segment.ids for segment in segments], multiple).to(self._device)
+        if decode.beam == 1 and not decode.sample and not scored:
+            found = greedy_search(GreedyDecoding(self.models, source_BS, 1), bounds)
+            return [[Hypothesis(ids, math.nan, math.nan)] for ids in found]
+        decoding = Decoding(self.models, source_BS, count if decode.sample else decode.beam)
         if decode.sample:
             seeds = [(decode.seed, segment.line, segment.part) for segment in segments]
             sampling = Sampling(decode.temperature, decode.top_k, decode.top_p)
@@ -262,9 +258,6 @@ class Translator:
             key = rank if self.decode.sample else text
             found.setdefault(key, Translation(text, output.score, output.log_probability, note))
         return list(found.values())
-
-    def _source(self, segments: list[_Segment], multiple: int) -> Tensor:
-        return pad_sources([segment.ids for segment in segments], multiple).to(self._device)
 
     def _bounds(self, segments: list[_Segment]) -> Bounds:
         decode = self.decode

@@ -199,7 +199,9 @@ def test_an_n_best_list_is_filled_up_from_the_rest_of_the_beam(toy_run: Path, so
 def score_errors(translator: Translator, lines: list[str]) -> Iterator[tuple[float, float]]:
     """How far each hypothesis's score, and its log-probability a piece, are from what forced decoding alone gives."""
     segments = translator._segments(lines, 1, ())
-    for segment, hypotheses in zip(segments, translator._search(segments, translator.decode.beam), strict=True):
+    for segment, hypotheses in zip(
+        segments, translator._search(segments, translator.decode.beam, scored=True), strict=True
+    ):
         for hypothesis in hypotheses:
             (logps,) = forced_log_probabilities(translator.models, [segment.ids], [hypothesis.ids])
             expected, length = math.fsum(logps), len(logps)
@@ -309,7 +311,7 @@ def test_lengths_are_bounded_on_both_sides(toy_run: Path) -> None:
         assert all(len(ids) <= 2 for ids in short.tokenizer.encode(short(lines)))
         longer = opened(toy_run, beam=beam, min_length=30)
         segments = longer._segments(lines, 1, ())
-        assert all(len(found[0].ids) >= 30 for found in longer._search(segments, 1))
+        assert all(len(found[0].ids) >= 30 for found in longer._search(segments, 1, scored=True))
 
 
 def test_sampling_is_repeatable_and_follows_its_seed(toy_run: Path, sources: list[str]) -> None:
