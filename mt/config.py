@@ -28,7 +28,7 @@ Free = Annotated[T, OnResume.FREE]
 
 
 class Section(BaseModel):
-    """What every section has in common: it cannot change, and knows all its keys."""
+    """What all sections have in common: they are frozen, and unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -75,7 +75,7 @@ class Input(Section):
 
 
 def _as_inputs(value: object) -> object:
-    """Let an input be written as a path, a mapping, or a list of either."""
+    """Inputs may be written as a path, a mapping, or a list of both."""
     items = value if isinstance(value, list | tuple) else [value]
     return tuple(_as_input(item) for item in items)
 
@@ -265,7 +265,7 @@ class Config(Section):
 
 
 def on_resume(section: type[Section] = Config, prefix: str = "") -> dict[str, OnResume]:
-    """Each key of the configuration, such as `train.updates`, and its mark."""
+    """The mark of each key, such as `train.updates`."""
     marks: dict[str, OnResume] = {}
     for name, field in section.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
@@ -276,13 +276,13 @@ def on_resume(section: type[Section] = Config, prefix: str = "") -> dict[str, On
 
 
 def changes(before: Config, after: Config, mark: OnResume) -> list[str]:
-    """The differences between a run's configuration and the one it is to go on with, in the keys of a mark."""
+    """The differences between a run's configuration and the one it is to go on with, in keys with this mark."""
     kinds = on_resume()
     return [line for line in differences(before, after) if kinds[line.partition(": ")[0]] is mark]
 
 
 def differences(before: BaseModel, after: BaseModel) -> list[str]:
-    """The keys two configurations disagree on, as `section.key: before -> after`; sources are not spelt out."""
+    """Where two configurations differ, as `section.key: before -> after`; inputs are not written out."""
     left, right = dict(_leaves(before.model_dump(mode="json"))), dict(_leaves(after.model_dump(mode="json")))
     keys = [key for key in dict.fromkeys([*left, *right]) if left.get(key) != right.get(key)]
     return [

@@ -58,7 +58,7 @@ def decode_overrides(overrides: Sequence[str]) -> dict[str, Any]:
     try:
         Config.model_validate(values)
     except ValidationError as error:
-        # Whether the keys fit together depends on those of the run.
+        # Whether settings fit together is checked later, with those of the run.
         wrong = [problem for problem in error.errors() if len(problem["loc"]) > 1]
         if wrong:
             raise ConfigError("\n".join(_sentence(problem, origins, "decode") for problem in wrong)) from None
@@ -124,7 +124,7 @@ def _load_yaml(text: str, name: str) -> tuple[Any, dict[Key, str]]:
 def _node_lines(
     node: yaml.Node | None, key: Key, around: tuple[yaml.Node, ...], name: str
 ) -> Iterator[tuple[Key, int]]:
-    """The line of every key; what PyYAML lets pass is an error: a key given twice, an alias of what is around it."""
+    """The line of every key. Raises ConfigError for a key given twice and for a value that contains itself."""
     if node in around:
         raise ConfigError(f"{name}:{node.start_mark.line + 1}: {'.'.join(map(str, key))} contains itself")
     if isinstance(node, yaml.MappingNode):
@@ -183,7 +183,7 @@ def _validated(values: Mapping[str, Any], origins: Mapping[Key, str], name: str)
 
 
 def _coerced(model: type[BaseModel], values: Any) -> Any:
-    """PyYAML reads `1e-9` as text and `no` as False: put both right by the declared type."""
+    """The values with what PyYAML misreads corrected by the declared type: `1e-9` as text, `no` as False."""
     if not isinstance(values, dict):
         return values
     result: dict[Any, Any] = {}
@@ -223,7 +223,7 @@ def _sentence(problem: ErrorDetails, origins: Mapping[Key, str], name: str) -> s
 
 
 def _nearest(path: Key) -> str:
-    """Suggest the valid key most like the last of `path`, wherever it lives."""
+    """A hint at the valid key most like the last of `path`: here, else in another section."""
     word = str(path[-1])
     siblings = _fields_at(path[:-1])
     close = difflib.get_close_matches(word, siblings, n=1)
@@ -236,6 +236,7 @@ def _nearest(path: Key) -> str:
 
 
 def _fields_at(path: Key) -> list[str]:
+    """The keys of the section, or of the input, at this path."""
     model: type[BaseModel] = Config
     for part in path:
         kind = model.model_fields[part].annotation if isinstance(part, str) and part in model.model_fields else None
