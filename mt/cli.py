@@ -32,24 +32,30 @@ if TYPE_CHECKING:
 Door = TypeVar("Door", bound=Callable[..., object])
 Asked = TypeVar("Asked", "Job", "Request")
 
+
+def option(metavar: str, help: str, *names: str, minimum: float | None = None) -> Any:
+    """An option with a value; its name is that of the parameter if none is given."""
+    return typer.Option(*names, metavar=metavar, help=help, min=minimum)
+
+
+def flag(help: str, *names: str) -> Any:
+    """An option without a value."""
+    return typer.Option(*names, help=help)
+
+
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file, or demo for the built-in demo.")]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="SECTION.KEY=VALUE", help="Settings that override the file's.")
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings and results only.")]
-Beam = Annotated[int | None, typer.Option(metavar="N", help="Beam width; 1 is greedy. Default: the run's.", min=1)]
-Alpha = Annotated[
-    float | None, typer.Option(metavar="X", help="Length penalty ((5+|Y|)/6)^alpha. Default: the run's.", min=0)
-]
-Average = Annotated[int | None, typer.Option(metavar="N", help="Average the newest N checkpoints of the run.", min=1)]
+Quiet = Annotated[bool, flag("Print warnings and results only.", "--quiet", "-q")]
+Beam = Annotated[int | None, option("N", "Beam width; 1 is greedy. Default: the run's.", minimum=1)]
+Alpha = Annotated[float | None, option("X", "Length penalty ((5+|Y|)/6)^alpha. Default: the run's.", minimum=0)]
+Average = Annotated[int | None, option("N", "Average the newest N checkpoints of the run.", minimum=1)]
 Processes = Annotated[
-    int,
-    typer.Option("--gpus", "--processes", metavar="N", help="Use N GPUs; without any, N processes on the CPU.", min=1),
+    int, option("N", "Use N GPUs; without any, N processes on the CPU.", "--gpus", "--processes", minimum=1)
 ]
-Device = Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda or mps.")]
-Precision = Annotated[
-    str | None, typer.Option(metavar="KIND", help="float32 or bfloat16. Default: the run's, else float32.")
-]
+Device = Annotated[str, option("DEVICE", "auto, cpu, cuda or mps.")]
+Precision = Annotated[str | None, option("KIND", "float32 or bfloat16. Default: the run's, else float32.")]
 DecodeOverrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="decode.KEY=VALUE", help="Settings of the search, such as decode.max_length=80."),
@@ -81,8 +87,8 @@ def mt(
 def prepare(
     config: ConfigFile,
     overrides: Overrides = None,
-    inspect: Annotated[bool, typer.Option("--inspect", help="Show what was prepared, and write inspect.html.")] = False,
-    json_output: Annotated[bool, typer.Option("--json", help="With --inspect: print one JSON object.")] = False,
+    inspect: Annotated[bool, flag("Show what was prepared, and write inspect.html.", "--inspect")] = False,
+    json_output: Annotated[bool, flag("With --inspect: print one JSON object.", "--json")] = False,
     quiet: Quiet = False,
 ) -> None:
     """Turn raw parallel text into subword ids.
@@ -111,10 +117,8 @@ def train(
     config: ConfigFile,
     overrides: Overrides = None,
     processes: Processes = 1,
-    init_from: Annotated[
-        Path | None, typer.Option(metavar="RUN|CHECKPOINT", help="Begin a new run with these weights.")
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Rehearse, print the plan, train nothing.")] = False,
+    init_from: Annotated[Path | None, option("RUN|CHECKPOINT", "Begin a new run with these weights.")] = None,
+    dry_run: Annotated[bool, flag("Rehearse, print the plan, train nothing.", "--dry-run")] = False,
     quiet: Quiet = False,
 ) -> None:
     """Train a model; a run that was stopped goes on.
@@ -141,61 +145,47 @@ def translate(
     context: typer.Context,
     ckpt: Annotated[
         list[Path],
-        typer.Option(
+        option(
+            "RUN|CHECKPOINT",
+            "A run (what validates best), RUN/best, RUN/last, RUN/averaged; several form an ensemble.",
             "--ckpt",
-            metavar="RUN|CHECKPOINT",
-            help="A run (what validates best), RUN/best, RUN/last, RUN/averaged; several form an ensemble.",
         ),
     ],
     overrides: DecodeOverrides = None,
     inputs: Annotated[
-        list[Path] | None, typer.Option("--input", metavar="FILE", help="Read from here. Default: -, which is stdin.")
+        list[Path] | None, option("FILE", "Read from here. Default: -, which is stdin.", "--input")
     ] = None,
     outputs: Annotated[
-        list[Path] | None,
-        typer.Option("--output", metavar="FILE|DIR", help="Write here; one for each --input. Default: -, stdout."),
+        list[Path] | None, option("FILE|DIR", "Write here; one for each --input. Default: -, stdout.", "--output")
     ] = None,
-    format: Annotated[
-        str | None, typer.Option(metavar="KIND", help="text, tsv or jsonl. Default: by the name of the input.")
-    ] = None,
+    format: Annotated[str | None, option("KIND", "text, tsv or jsonl. Default: by the name of the input.")] = None,
     field: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME|N",
-            help="Column (a number, or a name in the first line) or key of the text. Default: the source language.",
+        option(
+            "NAME|N", "Column (a number, or a name in the first line) or key of the text. Default: the source language."
         ),
     ] = None,
-    n_best: Annotated[int, typer.Option(metavar="N", help="Write N translations of each line, as columns.", min=1)] = 1,
-    scores: Annotated[bool, typer.Option("--scores", help="Write a score after each translation.")] = False,
-    errors: Annotated[
-        str, typer.Option(metavar="KIND", help="strict or replace, for bytes that are not UTF-8.")
-    ] = "strict",
-    prefix: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="For each line, what its translation has to start with.")
-    ] = None,
+    n_best: Annotated[int, option("N", "Write N translations of each line, as columns.", minimum=1)] = 1,
+    scores: Annotated[bool, flag("Write a score after each translation.", "--scores")] = False,
+    errors: Annotated[str, option("KIND", "strict or replace, for bytes that are not UTF-8.")] = "strict",
+    prefix: Annotated[Path | None, option("FILE", "For each line, what its translation has to start with.")] = None,
     score_ref: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="For each line, a translation to score in place of making one.")
+        Path | None, option("FILE", "For each line, a translation to score, as the tokenizer segments it.")
     ] = None,
     alignments: Annotated[
-        bool, typer.Option("--alignments", help="Write word alignments (0-0 1-2) after each translation.")
+        bool, flag("Write word alignments (0-0 1-2) after each translation.", "--alignments")
     ] = False,
     attention: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write attention weights: a .json file, or an .html page.")
+        Path | None, option("FILE", "Write attention weights: a .json file, or an .html page.")
     ] = None,
-    self_attention: Annotated[
-        bool, typer.Option("--self-attention", help="With --attention: self-attention too.")
-    ] = False,
-    unbuffered: Annotated[bool, typer.Option("--unbuffered", help="Answer each line as it comes.")] = False,
+    self_attention: Annotated[bool, flag("With --attention: self-attention too.", "--self-attention")] = False,
+    unbuffered: Annotated[bool, flag("Answer each line as it comes.", "--unbuffered")] = False,
     beam: Beam = None,
     alpha: Alpha = None,
-    sample: Annotated[bool | None, typer.Option("--sample", help="Draw each piece at random.")] = None,
-    top_p: Annotated[
-        float | None, typer.Option(metavar="P", help="Sample from the pieces that make up this probability.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(metavar="N", help="Seed of sampling.")] = None,
-    long_lines: Annotated[
-        str | None, typer.Option(metavar="KIND", help="split long lines (at sentence ends) or cut them.")
-    ] = None,
+    sample: Annotated[bool | None, flag("Draw each piece at random.", "--sample")] = None,
+    top_p: Annotated[float | None, option("P", "Sample from the pieces that make up this probability.")] = None,
+    seed: Annotated[int | None, option("N", "Seed of sampling.")] = None,
+    long_lines: Annotated[str | None, option("KIND", "split long lines (at sentence ends) or cut them.")] = None,
     precision: Precision = None,
     average: Average = None,
     device: Device = "auto",
@@ -225,46 +215,33 @@ def evaluate(
     context: typer.Context,
     overrides: DecodeOverrides = None,
     ckpt: Annotated[
-        list[Path] | None,
-        typer.Option("--ckpt", metavar="RUN|CHECKPOINT", help="A model to score; several are compared."),
+        list[Path] | None, option("RUN|CHECKPOINT", "A model to score; several are compared.", "--ckpt")
     ] = None,
     hyp: Annotated[
-        list[Path] | None,
-        typer.Option("--hyp", metavar="FILE", help="Translations to score; several are compared with the first."),
+        list[Path] | None, option("FILE", "Translations to score; several are compared with the first.", "--hyp")
     ] = None,
-    src: Annotated[Path | None, typer.Option(metavar="FILE", help="Source sentences, with --ref.")] = None,
+    src: Annotated[Path | None, option("FILE", "Source sentences, with --ref.")] = None,
     ref: Annotated[
-        list[Path] | None,
-        typer.Option("--ref", metavar="FILE", help="Reference translations; several score together."),
+        list[Path] | None, option("FILE", "Reference translations; several score together.", "--ref")
     ] = None,
-    testset: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Such as newstest2014. Default: the run's data.test.")
-    ] = None,
-    data: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder of the --testset, as NAME.en and NAME.de.")
-    ] = None,
-    langs: Annotated[
-        str | None, typer.Option(metavar="SRC-TGT", help="Languages. Default: the model's; without one, en-de.")
-    ] = None,
-    output: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the model's translations here.")] = None,
+    testset: Annotated[str | None, option("NAME", "Such as newstest2014. Default: the run's data.test.")] = None,
+    data: Annotated[Path | None, option("DIR", "Folder of the --testset, as NAME.en and NAME.de.")] = None,
+    langs: Annotated[str | None, option("SRC-TGT", "Languages. Default: the model's; without one, en-de.")] = None,
+    output: Annotated[Path | None, option("FILE", "Write the model's translations here.")] = None,
     beam: Beam = None,
     alpha: Alpha = None,
     precision: Precision = None,
     average: Average = None,
     device: Device = "auto",
-    paper_bleu: Annotated[
-        bool, typer.Option("--paper-bleu", help="Also the paper's tokenised, compound-split BLEU.")
-    ] = False,
+    paper_bleu: Annotated[bool, flag("Also the paper's tokenised, compound-split BLEU.", "--paper-bleu")] = False,
     multi30k_bleu: Annotated[
-        bool, typer.Option("--multi30k-bleu", help="Also lower-cased tokenised BLEU, as in papers on Multi30k.")
+        bool, flag("Also lower-cased tokenised BLEU, as in papers on Multi30k.", "--multi30k-bleu")
     ] = False,
-    analysis: Annotated[
-        bool, typer.Option("--analysis", help="Also BLEU by sentence length, and faulty lines by kind.")
-    ] = False,
+    analysis: Annotated[bool, flag("Also BLEU by sentence length, and faulty lines by kind.", "--analysis")] = False,
     all_checkpoints: Annotated[
-        bool, typer.Option("--all-checkpoints", help="BLEU of every checkpoint of one run, by update.")
+        bool, flag("BLEU of every checkpoint of one run, by update.", "--all-checkpoints")
     ] = False,
-    json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    json_output: Annotated[bool, flag("Print one JSON object.", "--json")] = False,
     quiet: Quiet = False,
 ) -> None:
     """Translate a test set and score it with sacreBLEU, or score files of translations."""
@@ -308,7 +285,7 @@ def _decode(context: typer.Context, overrides: list[str] | None) -> dict[str, ob
 def report(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, while it trains or later.")],
 ) -> None:
-    """Write RUN/report.html, a page to look at: curves, scores, samples, settings, data."""
+    """Write RUN/report.html: curves, scores, samples, settings, data."""
     from mt.evaluate.report import write_report
 
     streams.write_out(f"{write_report(run)}\n")

@@ -38,18 +38,12 @@ class Attention:
     decoder_LHTT: Tensor
 
     def record(self, with_self: bool) -> dict[str, object]:
-        """The weights as nested lists by layer, head and row, rounded to 4 decimals."""
+        """The texts and pieces, and the weights as lists by layer, head and row, rounded to 4 decimals."""
         maps: dict[str, Tensor] = {"cross": self.cross_LHTS}
         if with_self:
             maps |= {"encoder_self": self.encoder_LHSS, "decoder_self": self.decoder_LHTT}
-        return {
-            "source": self.source,
-            "target": self.target,
-            "source_pieces": self.source_pieces,
-            "target_pieces": self.target_pieces,
-            "input_pieces": self.input_pieces,
-            **{name: (weights.double() * 10_000).round().div(10_000).tolist() for name, weights in maps.items()},
-        }
+        rounded = {name: (weights.double() * 10_000).round().div(10_000).tolist() for name, weights in maps.items()}
+        return {name: value for name, value in vars(self).items() if not isinstance(value, Tensor)} | rounded
 
 
 def only_model(translator: Translator) -> Transformer:
