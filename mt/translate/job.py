@@ -19,7 +19,7 @@ from mt.translate.alignment import SHOWN, alignments, only_model, write_attentio
 from mt.translate.formats import Result, Results, Table, line_format
 from mt.translate.output import Output, Parts, Progress, compressor
 from mt.translate.plan import Job, Stream, kind_of, plan_job
-from mt.translate.reading import Chunk, Reader, count_lines, open_reader
+from mt.translate.reading import Chunk, Reader, count_lines
 from mt.translate.translator import Translation, Translator
 
 # Lines translated together: enough to sort into full batches, few enough that a kill costs little.
@@ -69,7 +69,7 @@ def run_job(translator: Translator, job: Job, console: Console, world: World | N
         only_model(translator)
     _check_same_inputs([source for source, _ in plan if source is not None], world)
     for source, target in plan:
-        reader = open_reader(source, job.prefix or job.score_ref, job.errors)
+        reader = Reader(source, job.prefix or job.score_ref, job.errors)
         if source is None and sys.stdin.isatty():
             console.say("type a line to translate; end with Ctrl-D")
         work = _Work(translator, reader, job, source, target, console, shown)

@@ -30,15 +30,18 @@ class Chunk:
 
 
 class Reader:
-    """Reads in order; knows how many lines were read, and the SHA-256 of their bytes."""
+    """Reads a file, decompressed by its suffix, or stdin; with it a parallel file, if any.
 
-    def __init__(
-        self, name: str, lines: Iterator[bytes], beside_name: str, beside: Iterator[bytes] | None, errors: str
-    ) -> None:
-        self.name = name
+    Knows how many lines were read, and the SHA-256 of their bytes.
+    errors: "strict" or "replace", for bytes that are not UTF-8. Reading raises DataError when a file cannot be read.
+    """
+
+    def __init__(self, source: Path | None, beside: Path | None, errors: str) -> None:
+        self.name, self._beside_name, self._errors = str(source or "stdin"), str(beside), errors
         self.done = 0
         self._digest = hashlib.sha256()
-        self._lines, self._beside_name, self._beside, self._errors = lines, beside_name, beside, errors
+        self._lines: Iterator[bytes] = _stdin_lines() if source is None else _file_lines(source)
+        self._beside = None if beside is None else _file_lines(beside)
 
     @property
     def sha256(self) -> str:
@@ -85,17 +88,6 @@ class Reader:
             raise DataError(
                 f"{name}:{number}: not UTF-8 text; convert the file, with iconv for instance, or give --errors replace"
             ) from None
-
-
-def open_reader(source: Path | None, beside: Path | None, errors: str) -> Reader:
-    """A reader of a file, decompressed by its suffix, or of stdin; and of a file beside it, if any.
-
-    errors: "strict" or "replace", for bytes that are not UTF-8. Reading raises DataError when a file cannot be read.
-    """
-    others = None if beside is None else _file_lines(beside)
-    return Reader(
-        str(source or "stdin"), _stdin_lines() if source is None else _file_lines(source), str(beside), others, errors
-    )
 
 
 def _file_lines(path: Path) -> Iterator[bytes]:
