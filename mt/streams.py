@@ -85,6 +85,10 @@ def _open_closed_streams() -> None:
             setattr(sys, name, os.fdopen(number, "w" if number else "r", encoding="utf-8", closefd=False))
 
 
+class _Stop(KeyboardInterrupt):
+    """A stop signal; after a plain KeyboardInterrupt has left exec(), even if caught, Python ends itself by SIGINT."""
+
+
 class _StopSignals:
     """The first Ctrl-C or SIGTERM raises KeyboardInterrupt; a Ctrl-C after that ends the process at once.
 
@@ -109,7 +113,7 @@ class _StopSignals:
     def _hear(self, number: int, frame: FrameType | None) -> None:
         if not self.heard:
             self.heard = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
-            raise KeyboardInterrupt
+            raise _Stop
         if number == signal.SIGINT:
             self._leave()
 

@@ -31,6 +31,16 @@ def test_sigterm_during_start_up(toy_yaml: Path) -> None:
     assert errors.endswith("mt: stopped by SIGTERM\n")
 
 
+def test_a_stop_within_code_that_a_library_makes_has_the_same_status(tmp_path: Path) -> None:
+    """After a KeyboardInterrupt in exec(), even if caught, Python ends by SIGINT; dataclasses are made by exec()."""
+    made = "import os, signal; os.kill(os.getpid(), signal.SIGTERM)"
+    program = f"import sys; from mt import streams; sys.exit(streams.run(lambda: exec({made!r})))"
+    (tmp_path / "program.py").write_text(program)
+    command = [sys.executable, "-m", "program"]
+    result = subprocess.run(command, cwd=tmp_path, text=True, capture_output=True, check=False)
+    assert (result.returncode, result.stderr) == (130, "mt: stopped by SIGTERM\n")
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_ctrl_c_while_two_processes_start_is_said_once(toy_yaml: Path) -> None:
     command = [sys.executable, "-m", "mt", "train", str(toy_yaml), "--processes", "2"]
