@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Write the table of all settings into configs/README.md, from the definitions in mt/config.py and their comments.
 
-    scripts/settings_table.py            # after a change of mt/config.py
-    scripts/settings_table.py --check    # exit status 1 when the table does not match
+scripts/settings_table.py            # after a change of mt/config.py
+scripts/settings_table.py --check    # exit status 1 when the table does not match
 """
 
 import ast
@@ -19,7 +19,8 @@ ON_RESUME = {"Recipe": "refused", "Noted": "said", "Free": "free"}
 
 def table() -> str:
     """The settings as a Markdown table, in the order of their definition."""
-    classes = {node.name: node for node in ast.parse(CONFIG.read_text(encoding="utf-8")).body if is_class(node)}
+    tree = ast.parse(CONFIG.read_text(encoding="utf-8"))
+    classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
     with tokenize.open(CONFIG) as file:
         comments = {
             token.start[0]: token.string.removeprefix("# ")
@@ -28,10 +29,6 @@ def table() -> str:
         }
     head = "| key | default | when a run goes on | meaning |\n|---|---|---|---|\n"
     return head + "".join(rows(classes, comments, "Config", ""))
-
-
-def is_class(node: ast.stmt) -> bool:
-    return isinstance(node, ast.ClassDef)
 
 
 def rows(classes: dict[str, ast.ClassDef], comments: dict[int, str], name: str, prefix: str) -> Iterator[str]:
@@ -63,9 +60,9 @@ def default(value: ast.expr | None) -> str:
     if isinstance(value, ast.Call) and ast.unparse(value.func) in ("Field", "Path"):
         value = value.args[0]
     if isinstance(value, ast.Constant):
-        words = {None: "none", True: "yes", False: "no"}
-        exact = value.value is None or isinstance(value.value, bool)
-        return words[value.value] if exact else number(value.value)
+        if isinstance(value.value, bool):
+            return "yes" if value.value else "no"
+        return "none" if value.value is None else number(value.value)
     if isinstance(value, ast.Tuple):
         calls = [node for node in ast.walk(value) if isinstance(node, ast.Call)]
         splits = [ast.literal_eval(word.value) for call in calls for word in call.keywords if word.arg == "split"]
