@@ -1,5 +1,6 @@
 """What a person sees while a command works: notes, warnings and progress, on stderr only."""
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,11 +35,17 @@ class Console:
 
     def say(self, text: str) -> None:
         if not self.quiet:
-            self._rich.print(text, markup=False)
+            self._print(text)
 
     def warn(self, text: str) -> None:
         """A warning is shown even when quiet."""
-        self._rich.print(f"warning: {text}", markup=False, style="yellow")
+        self._print(f"warning: {text}", style="yellow")
+
+    def _print(self, text: str, style: str | None = None) -> None:
+        try:
+            self._rich.print(text, markup=False, style=style)
+        except OSError:  # stderr may go to a file on a full disk: no reason to end the work
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
     @contextmanager
     def bar(self, description: str, total: int, completed: int = 0) -> Iterator[Callable[[int, str], None]]:

@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
@@ -45,8 +46,17 @@ def run(command: Callable[[], None]) -> int:
         _abandon_stdout()
         status, message = 1, message or _stdout_failure(error)
     if message:
-        sys.stderr.write("".join(f"mt: {line}\n" for line in message.split("\n")))
+        with suppress(OSError):
+            sys.stderr.write("".join(f"mt: {line}\n" for line in message.split("\n")))
     return status
+
+
+def leave_at_once(heard: str) -> None:
+    """End this process without waiting for anything."""
+    if "RANK" not in os.environ:
+        show_cursor = _SHOW_CURSOR if sys.stderr.isatty() else ""  # a progress bar has hidden it
+        os.write(2, f"\n{show_cursor}mt: stopped by {heard}\n".encode())
+    os._exit(INTERRUPTED)
 
 
 def write_out(text: str) -> None:
@@ -115,15 +125,10 @@ class _StopSignals:
             self.heard = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
             raise _Stop
         if number == signal.SIGINT:
-            self._leave()
+            leave_at_once(self.heard)
 
     def _on_unraisable(self, lost: Any) -> None:
         """Python drops an exception raised inside a callback, so the process is ended here."""
         if isinstance(lost.exc_value, KeyboardInterrupt):
-            self._leave()
+            leave_at_once(self.heard)
         self._hook(lost)
-
-    def _leave(self) -> None:
-        show_cursor = _SHOW_CURSOR if sys.stderr.isatty() else ""  # a progress bar has hidden it
-        os.write(2, f"\n{show_cursor}mt: stopped by {self.heard}\n".encode())
-        os._exit(INTERRUPTED)

@@ -1,11 +1,11 @@
 """Asking a run to stop: SIGTERM and Ctrl-C are remembered, so that the run can save before it ends."""
 
-import os
 import signal
 from types import FrameType, TracebackType
 from typing import Self
 
 from mt.errors import Interrupted as Interrupted
+from mt.streams import leave_at_once
 
 
 class StopRequest:
@@ -34,5 +34,5 @@ class StopRequest:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.requested and number == signal.SIGINT:
-            os._exit(130)
+            leave_at_once("Ctrl-C")
         self.requested = True

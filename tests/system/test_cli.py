@@ -125,6 +125,12 @@ def test_a_stdout_that_cannot_be_written_ends_in_a_sentence(tmp_path: Path, argu
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("redirection", ["2>/dev/full", "2>&-"])
+def test_a_stderr_that_cannot_be_written_ends_no_work(toy_yaml: Path, redirection: str) -> None:
+    command = f"{sys.executable} -m mt prepare {toy_yaml} {redirection}"
+    assert subprocess.run(["bash", "-c", command], check=False).returncode == 0
+
+
 def test_a_pipe_closed_early_ends_a_command_quietly(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("Ein Satz.\n")
     command = f"{sys.executable} -m mt {SCORING.format(file=tmp_path / 'file')} | true"

@@ -4,12 +4,14 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
-from helpers import PATIENCE, children_of, wait_until
+from helpers import PATIENCE, children_of, fork, statuses, wait_until
 
 from mt.checkpoint import AVERAGED
+from mt.train.stop import StopRequest
 
 
 def start(toy_yaml: Path, *settings: str) -> "subprocess.Popen[str]":
@@ -59,6 +61,17 @@ def test_sigterm_during_the_rehearsal(toy_yaml: Path, tmp_path: Path) -> None:
     _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert "mt: stopped" in errors
+
+
+def test_a_second_ctrl_c_ends_a_run_at_once_with_a_word(tmp_path: Path) -> None:
+    def interrupted_twice() -> None:
+        with StopRequest():
+            for _ in range(2):
+                os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(PATIENCE)
+
+    assert statuses([fork(interrupted_twice, tmp_path / "errors")]) == [130]
+    assert (tmp_path / "errors").read_text() == "\nmt: stopped by Ctrl-C\n"
 
 
 def test_sigterm_while_averaging_and_the_same_command_after_it(toy_yaml: Path, tmp_path: Path) -> None:
