@@ -96,15 +96,10 @@ def test_the_files_that_a_page_names_are_there(page: Path) -> None:
         assert list(ROOT.glob(f"*/**/{path}")) or (ROOT / path).exists() or (page.parent / path).exists(), path
 
 
-pages_are_split = pytest.mark.skipif(not (ROOT / "configs" / "README.md").exists(), reason="one page holds all still")
-
-
-@pages_are_split
 def test_the_first_page_is_read_to_its_end() -> None:
     assert len(README.read_text(encoding="utf-8")) <= 9_000
 
 
-@pages_are_split
 def test_the_page_of_settings_matches_their_definitions() -> None:
     script = ROOT / "scripts" / "settings_table.py"
     done = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True, check=False)
