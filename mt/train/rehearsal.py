@@ -238,7 +238,9 @@ def _checkpoint_bytes(learner: Learner, prepared: Prepared) -> int:
 
 
 def size(count: int) -> str:
-    """Bytes as people say them: 512 bytes, 35 MB, 1.2 GB."""
+    """Bytes as people say them: 512 bytes, 2.6 MB, 35 MB, 1.2 GB."""
     if count >= 10**9:
-        return f"{count / 10**9:.1f} GB"
-    return f"{count / 10**6:.0f} MB" if count >= 10**6 else f"{count:,} bytes"
+        return f"{count / 10**9:,.1f} GB"
+    if count >= 10**6:
+        return f"{count / 10**6:.{int(count < 10**7)}f} MB"
+    return f"{count:,} bytes"

@@ -79,6 +79,15 @@ def used(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-@pytest.mark.parametrize(("count", "said"), [(512, "512 bytes"), (35_100_000, "35 MB"), (1_230_000_000, "1.2 GB")])
+@pytest.mark.parametrize(
+    ("count", "said"),
+    [
+        (512, "512 bytes"),
+        (2_560_000, "2.6 MB"),  # beside 2.7 MB, "3 MB are needed, but 3 MB are free" would be no reason
+        (35_100_000, "35 MB"),
+        (1_230_000_000, "1.2 GB"),
+        (144_000_010_560_000_000, "144,000,010.6 GB"),
+    ],
+)
 def test_sizes_are_said_as_people_say_them(count: int, said: str) -> None:
     assert size(count) == said
