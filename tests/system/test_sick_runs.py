@@ -181,7 +181,7 @@ def take_all_updates(learner: Learner, progress: Progress, prepared: Prepared) -
 def test_metrics_that_cannot_be_written_end_the_run_in_a_sentence(
     toy_config: Config, tmp_path: Path, quiet: Console
 ) -> None:
-    config = with_settings(toy_config, train={"updates": 100_000, "checkpoint_every": 100_000})
+    config = with_settings(toy_config, train={"updates": 100_000, "checkpoint_every": 100_000, "log_every": 1})
     prepare(config, quiet)
 
     def work() -> None:

@@ -2,14 +2,13 @@
 
 import json
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from helpers import first_batches, losses_of_updates, started, with_settings
+from helpers import first_batches, losses_of_updates, mt, started, with_settings
 
 from mt.checkpoint import AVERAGED, load_checkpoint, prune_checkpoints, resumable_checkpoints, step_name
 from mt.config import Config, Input
@@ -59,11 +58,15 @@ def test_with_it_a_resumed_run_is_the_uninterrupted_run_bit_for_bit(
     assert all(torch.equal(weight, expected[name]) for name, weight in newest(tmp_path / "resumed").items())
 
 
-def test_bpe_dropout_repeats_in_every_process(toy_yaml: Path, tmp_path: Path) -> None:
-    """A command of its own for the whole run, for its beginning, and for its end."""
-    for folder, updates in (("straight", 8), ("resumed", 5), ("resumed", 8)):
-        settings = ["train.bpe_dropout=0.2", f"train.updates={updates}", f"train.dir={tmp_path / folder}"]
-        subprocess.run([sys.executable, "-m", "mt", "train", str(toy_yaml), *settings, "--quiet"], check=True)
+def test_bpe_dropout_repeats_in_every_process(
+    toy_config: Config, toy_yaml: Path, tmp_path: Path, quiet: Console
+) -> None:
+    """Here the whole run and the beginning of another, whose end is a command of its own."""
+    for folder, updates in (("straight", 8), ("resumed", 5)):
+        settings = {"bpe_dropout": 0.2, "updates": updates, "dir": tmp_path / folder}
+        train(with_settings(toy_config, train=settings), quiet)
+    done = mt("train", toy_yaml, "train.bpe_dropout=0.2", "train.updates=8", f"train.dir={tmp_path / 'resumed'}")
+    assert done.returncode == 0, done.stderr
     assert losses(tmp_path / "resumed") == losses(tmp_path / "straight")
 
 

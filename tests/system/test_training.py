@@ -1,13 +1,12 @@
 """Laws of the training run (section 5): exact resume, accumulation, and learning what it is shown."""
 
+import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from helpers import first_batches, started, wait_until, with_settings
+from helpers import first_batches, fork, started, statuses, wait_until, with_settings
 from torch.nn import functional as F
 
 from mt.checkpoint import AVERAGED, load_checkpoint, resumable_checkpoints, step_name
@@ -51,23 +50,23 @@ def test_a_resumed_run_is_the_uninterrupted_run_bit_for_bit(
         assert torch.equal(weight, expected[name]), name
 
 
-def test_a_terminated_run_saves_where_it_is_and_goes_on_exactly(toy_yaml: Path, tmp_path: Path) -> None:
-    straight, stopped = tmp_path / "straight", tmp_path / "stopped"
-    common = ["train", str(toy_yaml), "train.updates=300", "train.checkpoint_every=300"]
-    assert mt(*common, f"train.dir={straight}").wait() == 0
-    process = mt(*common, f"train.dir={stopped}")
-    wait_for(stopped / "metrics.jsonl", lines=20)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait() == 130
-    (checkpoint,) = (stopped / "checkpoints").iterdir()
+def test_a_terminated_run_saves_where_it_is_and_goes_on_exactly(
+    toy_config: Config, tmp_path: Path, quiet: Console
+) -> None:
+    straight, stopped = (
+        with_settings(toy_config, train={"updates": 300, "checkpoint_every": 300, "dir": tmp_path / name})
+        for name in ("straight", "stopped")
+    )
+    train(straight, quiet)
+    process = fork(lambda: train(stopped, quiet))
+    wait_for(stopped.train.dir / "metrics.jsonl", lines=20)
+    os.kill(process, signal.SIGTERM)
+    assert statuses([process]) == [130]
+    (checkpoint,) = (stopped.train.dir / "checkpoints").iterdir()
     assert checkpoint.name.startswith("stop-")
-    assert mt(*common, f"train.dir={stopped}").wait() == 0
-    assert losses(stopped) == losses(straight)
-    assert [update for update, _, _ in losses(stopped)] == list(range(1, 301))
-
-
-def mt(*arguments: str) -> "subprocess.Popen[str]":
-    return subprocess.Popen([sys.executable, "-m", "mt", *arguments], text=True, stderr=subprocess.DEVNULL)
+    train(stopped, quiet)
+    assert losses(stopped.train.dir) == losses(straight.train.dir)
+    assert [update for update, _, _ in losses(stopped.train.dir)] == list(range(1, 301))
 
 
 def wait_for(path: Path, lines: int) -> None:
