@@ -117,8 +117,8 @@ def choose_checkpoint(path: Path) -> Choice:
 
 
 def _preferred(run: Path) -> Choice:
-    newest, state, problems = _newest_state(run)
-    by_loss = read_config(newest).train.best == "loss"
+    newest, state, config, problems = _newest_readable(run)
+    by_loss = config.train.best == "loss"
     best_update = state.get("best_update") or 0
     best = _whole(dict(list_checkpoints(run)).get(best_update), best_update, problems)
     # An average made before the run went on is out of date.
@@ -140,12 +140,12 @@ def _preferred(run: Path) -> Choice:
     return Choice(chosen, "; ".join([reason, *problems]))
 
 
-def _newest_state(run: Path) -> tuple[Path, Record, list[str]]:
-    """The newest checkpoint whose state is intact, that state, and what is wrong with newer checkpoints."""
+def _newest_readable(run: Path) -> tuple[Path, Record, Config, list[str]]:
+    """The newest checkpoint whose state and settings are intact, these two, and what is wrong with newer ones."""
     problems: list[str] = []
     for path in resumable_checkpoints(run):
         try:
-            return path, read_state(path), problems
+            return path, read_state(path), read_config(path), problems
         except CheckpointError as error:
             problems.append(str(error))
     if problems:
@@ -174,9 +174,9 @@ def _validation(run: Path, averaged: Path) -> Record:
 
 def _named(run: Path, name: str) -> Path:
     if name == "last":
-        return _newest_state(run)[0]
+        return _newest_readable(run)[0]
     if name == "best":
-        newest, state, _ = _newest_state(run)
+        newest, state, *_ = _newest_readable(run)
         if best := dict(list_checkpoints(run)).get(state.get("best_update") or 0):
             return best
         raise CheckpointError(f"{run}: no checkpoint was validated yet; its newest is {run / 'last'} ({newest.name})")
@@ -198,8 +198,7 @@ def check_settings(folder: Path, config: Config) -> list[str]:
     """
     if not resumable_checkpoints(folder):
         return []
-    newest = _newest_state(folder)[0]
-    before = read_config(newest)
+    newest, _, before, _ = _newest_readable(folder)
     if before.train.precision == "auto":  # earlier versions did not record what auto meant
         before = before.model_copy(
             update={"train": before.train.model_copy(update={"precision": config.train.precision})}
@@ -215,7 +214,7 @@ def begun_with(folder: Path) -> str | None:
     """The fingerprint of the prepared data that a run was begun with; None for a run without checkpoints."""
     if not resumable_checkpoints(folder):
         return None
-    return str(_newest_state(folder)[1]["data"])
+    return str(_newest_readable(folder)[1]["data"])
 
 
 # --- metrics.jsonl ------------------------------------------------------------------------------------------------

@@ -185,9 +185,8 @@ def test_a_wheel_works_away_from_the_checkout(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob(f"mt-{package.__version__}-*.whl")
     with ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "installed")
-    files = {
-        str(path.relative_to(ROOT)) for path in (ROOT / "mt").rglob("*") if path.is_file() and path.suffix != ".pyc"
-    }
+    paths = (path for path in (ROOT / "mt").rglob("*") if path.is_file() and path.suffix not in (".md", ".pyc"))
+    files = {str(path.relative_to(ROOT)) for path in paths}
     assert files <= set(archive.namelist())
     (tmp_path / "elsewhere").mkdir()
     small = ["data.train={demo: 200}", "data.valid={demo: 20, split: valid}", "data.test=[]", "data.vocab_size=400"]

@@ -124,10 +124,15 @@ def test_the_record_of_an_average_is_written_again_where_it_was_lost(toy_config:
     assert read_metrics(path) == records
 
 
-def test_a_damaged_state_neither_stops_a_run_nor_misleads_translation(toy_config: Config, quiet: Console) -> None:
+@pytest.mark.parametrize(
+    ("name", "other"), [("state.json", "state.json"), ("config.yaml", "state.json"), ("MANIFEST.json", "config.yaml")]
+)
+def test_a_damaged_file_neither_stops_a_run_nor_misleads_translation(
+    toy_config: Config, quiet: Console, name: str, other: str
+) -> None:
     train(toy_config, quiet)
     newest, older = resumable_checkpoints(toy_config.train.dir)
-    (newest / "state.json").write_bytes((older / "state.json").read_bytes())
+    (newest / name).write_bytes((older / other).read_bytes())
     assert find_checkpoint(toy_config.train.dir) != newest
     train(toy_config, quiet)
     assert load_checkpoint(resumable_checkpoints(toy_config.train.dir)[0], resume=True).state["update"] == 12
