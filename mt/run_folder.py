@@ -204,8 +204,11 @@ def check_settings(folder: Path, config: Config) -> list[str]:
             update={"train": before.train.model_copy(update={"precision": config.train.precision})}
         )
     if refused := changes(before, config, OnResume.REFUSED):
+        back = "put them back"
+        if before.train.precision != config.train.precision:  # on another machine, auto means another precision
+            back += f" (train.precision={before.train.precision})"
         raise CheckpointError(
-            f"{newest} cannot go on with other settings ({'; '.join(refused)}): put them back, or name a new train.dir"
+            f"{newest} cannot go on with other settings ({'; '.join(refused)}): {back}, or name a new train.dir"
         )
     return changes(before, config, OnResume.NOTED)
 

@@ -118,3 +118,10 @@ def test_the_sample_is_the_same_every_time(tmp_path: Path) -> None:
             drops.add("too long", str(number), "", "")
         drops.write(tmp_path / name)
     assert (tmp_path / "first").read_bytes() == (tmp_path / "second").read_bytes()
+
+
+def test_bytes_that_are_not_utf8_are_shown_as_these_bytes(tmp_path: Path) -> None:
+    drops = Drops(seed=1)
+    drops.add("not UTF-8", "a.de:1", b"gl\xfccklich\t1".decode("utf-8", "surrogateescape"), "happy")
+    drops.write(tmp_path / "dropped.tsv")
+    assert (tmp_path / "dropped.tsv").read_text(encoding="utf-8").splitlines()[1].split("\t")[2] == r"gl\xfccklich\t1"
