@@ -273,7 +273,7 @@ def test_dropped_pairs_can_be_read_with_their_place(messy_text: Path, tmp_path: 
     prepare(config_for(tmp_path, messy_text, clean=CleanConfig(max_pieces=60, max_ratio=4)), quiet)
     rows = [line.split("\t") for line in lines(tmp_path / "data" / "dropped.tsv")]
     assert ["empty side", f"{messy_text}/train:102", "", "leer"] in rows
-    assert ["invalid UTF-8", f"{messy_text}/train:106", r"caf\udce9", "Kaffee"] in rows
+    assert ["invalid UTF-8", f"{messy_text}/train:106", r"caf\xe9", "Kaffee"] in rows
     assert [row[1].split(":")[-1] for row in rows if row[0] == "length ratio"] == ["108"]
 
 
@@ -301,7 +301,7 @@ def test_many_drops_for_one_reason_are_a_warning_with_examples_and_advice(own_te
     assert first.startswith(
         "20 of 121 training pairs dropped (invalid UTF-8): convert the text to UTF-8, from Latin-1 with iconv"
     )
-    assert examples == [rf"  {own_text}/train:{101 + n}  Stra\udcdfe {n} en | Stra\udcdfe {n} de" for n in range(3)]
+    assert examples == [rf"  {own_text}/train:{101 + n}  Stra\xdfe {n} en | Stra\xdfe {n} de" for n in range(3)]
 
 
 def test_repairs_of_training_text_are_counted_and_said(messy_text: Path, tmp_path: Path) -> None:
