@@ -7,107 +7,12 @@ Each key is marked Recipe, Noted or Free: whether it may change when a stopped r
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
-from mt.patterns import NUMBERED
-from mt.setting_types import (
-    FIGURES,
-    Free,
-    Input,
-    Inputs,
-    Noted,
-    OnResume,
-    Patterns,
-    Recipe,
-    Section,
-    Sets,
-    Symbols,
-    TokenizerPaths,
-)
-
-
-class CleanConfig(Section):
-    """Which training pairs are dropped, each counted by its reason; validation and test pairs all stay."""
-
-    empty: Recipe[bool] = True  # nothing but white space on a side
-    invalid_utf8: Recipe[bool] = True  # bytes that are not UTF-8; when kept, they become U+FFFD
-    control: Recipe[bool] = True  # control characters other than a tab
-    copies: Recipe[bool] = True  # source equals target
-    duplicates: Recipe[bool] = True  # a pair that came before, in this or an earlier source
-    max_pieces: Recipe[int] = Field(256, ge=1)  # longest side, in pieces and its EOS
-    max_ratio: Recipe[float] = Field(4.0, ge=0)  # longer side to shorter, in pieces and their EOS; 0 allows any
-
-
-class DataConfig(Section):
-    """Text in, token ids out (section 5.1)."""
-
-    dir: Free[Path] = Path("data/base")  # where prepared data lie
-    src: Recipe[str] = "en"  # source language: what files, columns and fields of it are called
-    tgt: Recipe[str] = "de"  # target language, likewise
-    train: Recipe[Inputs] = (Input(dataset="wmt/wmt14", config="de-en", split="train"),)  # 5.1; one source or a list
-    valid: Recipe[Sets] = Field(
-        {"": (Input(dataset="wmt/wmt14", config="de-en", split="validation"),)}
-    )  # newstest2013; required beside an own data.train; several sets by name, such as {news: ..., captions: ...}
-    test: Free[Sets] = Field(
-        {"": (Input(dataset="wmt/wmt14", config="de-en", split="test"),)}
-    )  # newstest2014; what mt evaluate scores by default; several sets likewise
-    vocab: Recipe[Literal["joint", "separate"]] = "joint"  # 5.1: shared; separate: one learnt for each language
-    vocab_size: Recipe[int] = Field(37_000, ge=16, le=65_536)  # 5.1: "about 37000 tokens"; of separate ones, each
-    tokenizer: Recipe[TokenizerPaths] = None  # a tokenizer.model to use, not learn, or two: [of source, of target]
-    tokenizer_sample: Recipe[int] = Field(2_000_000, ge=1)  # sentences a subword model is trained on; bounds memory
-    symbols: Recipe[Symbols] = ()  # pieces that are never cut and that no text makes, such as tags for later
-    protect: Recipe[Patterns] = ()  # url, email, markup, placeholder, number, regular expressions: put back as they are
-    clean: CleanConfig = CleanConfig()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _own_text_brings_its_own_splits(cls, values: Any) -> Any:
-        """Never validate or score somebody's own text on the default news sets."""
-        if isinstance(values, dict) and "train" in values:
-            if not values.get("valid") and values.get("valid") != {}:  # which has an error of its own
-                raise ValueError("data.train needs data.valid beside it: name the pairs to validate on")
-            values = {"test": (), **values}
-        return values
-
-    @model_validator(mode="after")
-    def _weights_are_for_training(self) -> Self:
-        if any(source.weight != 1 for source in (*self.inputs("valid"), *self.inputs("test"))):
-            raise ValueError("weight is for data.train alone: validation and test pairs count once")
-        return self
-
-    @model_validator(mode="after")
-    def _tags_of_tests_are_learned(self) -> Self:
-        """Test sets may change when a run goes on, so they bring no symbols."""
-        unknown = {source.tag for source in self.inputs("test")} - {None, *self.all_symbols}
-        if unknown and self.tokenizer is None:
-            raise ValueError(f"data.test has the tag {min(map(str, unknown))}, which data.symbols has to name")
-        return self
-
-    @property
-    def all_symbols(self) -> list[str]:
-        """The symbols that a tokenizer is trained with: those named, the tags of the text, the numbered ones."""
-        tags = [source.tag for source in (*self.train, *self.inputs("valid")) if source.tag is not None]
-        return list(dict.fromkeys([*self.symbols, *tags, *(NUMBERED if self.protect else ())]))
-
-    @property
-    def splits(self) -> dict[str, tuple[Input, ...]]:
-        """All inputs by the folder of their prepared data: train, valid, test; of named sets valid/NAME, test/NAME."""
-        sets = [("valid", self.valid), ("test", self.test)]
-        held_out = {
-            f"{split}/{name}" if name else split: inputs for split, named in sets for name, inputs in named.items()
-        }
-        return {"train": self.train, **held_out}
-
-    @property
-    def valid_folders(self) -> list[str]:
-        """Those of `splits` that hold validation sets."""
-        return [folder for folder in self.splits if folder.startswith("valid")]
-
-    def inputs(self, split: str) -> list[Input]:
-        """Those of train, valid or test; of named sets all together."""
-        return [source for folder, inputs in self.splits.items() if folder.startswith(split) for source in inputs]
+from mt.data_config import FIGURES, DataConfig
+from mt.setting_types import Free, Noted, OnResume, Recipe, Section
 
 
 class ModelConfig(Section):

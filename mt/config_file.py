@@ -13,8 +13,9 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from mt.config import Config
+from mt.data_config import Input
 from mt.errors import ConfigError
-from mt.setting_types import Input, Section
+from mt.setting_types import Section
 
 Key = tuple[str | int, ...]
 MOST_VALUES = 100_000  # in a config file: more is a mistake, or aliases of aliases

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Write the table of all settings into configs/README.md, from the definitions in mt/config.py and their comments.
+"""Write the table of all settings into configs/README.md, from the definitions in the package and their comments.
 
-scripts/settings_table.py            # after a change of mt/config.py
+scripts/settings_table.py            # after a change of mt/config.py or mt/data_config.py
 scripts/settings_table.py --check    # exit status 1 when the table does not match
 """
 
@@ -12,33 +12,41 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-CONFIG, PAGE = ROOT / "mt" / "config.py", ROOT / "configs" / "README.md"
+CONFIGS = [ROOT / "mt" / name for name in ("config.py", "data_config.py")]
+PAGE = ROOT / "configs" / "README.md"
 BEGIN, END = "<!-- settings: written by scripts/settings_table.py -->\n", "<!-- end of settings -->\n"
+Section = tuple[ast.ClassDef, dict[int, str]]  # a definition, and the comments of its file by line
 ON_RESUME = {"Recipe": "refused", "Noted": "said", "Free": "free"}
 
 
 def table() -> str:
     """The settings as a Markdown table, in the order of their definition."""
-    tree = ast.parse(CONFIG.read_text(encoding="utf-8"))
-    classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
-    with tokenize.open(CONFIG) as file:
+    sections = {name: section for path in CONFIGS for name, section in sections_of(path)}
+    head = "| key | default | when a run goes on | meaning |\n|---|---|---|---|\n"
+    return head + "".join(rows(sections, "Config", ""))
+
+
+def sections_of(path: Path) -> Iterator[tuple[str, Section]]:
+    """Each class of a file by name, with the comments of the whole file."""
+    with tokenize.open(path) as file:
         comments = {
             token.start[0]: token.string.removeprefix("# ")
             for token in tokenize.generate_tokens(file.readline)
             if token.type == tokenize.COMMENT
         }
-    head = "| key | default | when a run goes on | meaning |\n|---|---|---|---|\n"
-    return head + "".join(rows(classes, comments, "Config", ""))
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    yield from ((node.name, (node, comments)) for node in tree.body if isinstance(node, ast.ClassDef))
 
 
-def rows(classes: dict[str, ast.ClassDef], comments: dict[int, str], name: str, prefix: str) -> Iterator[str]:
+def rows(sections: dict[str, Section], name: str, prefix: str) -> Iterator[str]:
     """A row for each setting of a section, those of the sections within it too."""
-    for node in classes[name].body:
+    definition, comments = sections[name]
+    for node in definition.body:
         if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name):
             continue
         key, kind = f"{prefix}{node.target.id}", node.annotation
-        if isinstance(kind, ast.Name) and kind.id in classes:
-            yield from rows(classes, comments, kind.id, f"{key}.")
+        if isinstance(kind, ast.Name) and kind.id in sections:
+            yield from rows(sections, kind.id, f"{key}.")
             continue
         assert isinstance(kind, ast.Subscript), f"{key} has no mark"
         meaning = comments[node.end_lineno or 0].replace("|", "\\|")
@@ -83,7 +91,7 @@ def main() -> None:
     after = rest.split(END)[1]
     wanted = f"{before}{BEGIN}{table()}{END}{after}"
     if "--check" in sys.argv[1:]:
-        sys.exit(wanted != page and "configs/README.md does not match mt/config.py: run scripts/settings_table.py")
+        sys.exit(wanted != page and "configs/README.md does not match the settings: run scripts/settings_table.py")
     PAGE.write_text(wanted, encoding="utf-8")
 
 

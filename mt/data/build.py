@@ -23,8 +23,8 @@ from mt.data.protect import PROTECTED, Encoder, Protection
 from mt.data.sources import name_of, read_pairs
 from mt.data.tokenizer import Tokenizer, train_tokenizer
 from mt.data.vocabulary import Tokenizers
+from mt.data_config import Input
 from mt.errors import DataError
-from mt.setting_types import Input
 
 SOURCE, TARGET = 0, 1  # sides of a pair
 ROW_BYTES = 40  # memory of a training pair: offsets and lengths of both sides, and its origin

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from mt.config import CleanConfig
 from mt.data.corpus import Corpus
 from mt.data.lines import LONGEST_LINE
 from mt.data.pairs import Pairs
+from mt.data_config import CleanConfig
 
 SAMPLE = 100  # dropped pairs kept for each reason
 MANY = 0.1  # share of the pairs read above which one reason for drops is a warning

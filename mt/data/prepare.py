@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from mt.config import Config, DataConfig, differences
+from mt.config import Config, differences
 from mt.console import Console
 from mt.data.build import (
     Reading,
@@ -40,8 +40,8 @@ from mt.data.protect import Encoder, Protection
 from mt.data.sources import name_of, source_files
 from mt.data.tokenizer import Tokenizer
 from mt.data.vocabulary import Tokenizers
+from mt.data_config import DataConfig, Input
 from mt.errors import ConfigError, DataError
-from mt.setting_types import Input
 
 # Settings without effect where the given tokenizer is the one already used.
 TOKENIZER_SETTINGS = ("data.tokenizer", "data.vocab", "data.symbols")  # also data.tokenizer_sample, data.vocab_size

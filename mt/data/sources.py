@@ -8,8 +8,8 @@ from mt.data.arrow import dataset_pairs, parquet_pairs
 from mt.data.lines import COMPRESSED
 from mt.data.pairs import Pairs, row_pairs, text_pairs
 from mt.data.tabular import jsonl_pairs, tsv_pairs
+from mt.data_config import Input
 from mt.errors import DataError
-from mt.setting_types import Input
 
 
 def name_of(entry: Input) -> str:

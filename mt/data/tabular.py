@@ -8,8 +8,8 @@ from pathlib import Path
 
 from mt.data.lines import Lines
 from mt.data.pairs import Pairs, Row, row_pairs
+from mt.data_config import Input
 from mt.errors import DataError
-from mt.setting_types import Input
 
 LONGEST_ROW = 100  # lines; a longer quoted row is taken for an unclosed quote
 

@@ -12,12 +12,13 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from mt.checkpoint import read_safetensors, save_checkpoint, step_name
-from mt.config import Config, DataConfig, DecodeConfig, ModelConfig
+from mt.config import Config, DecodeConfig, ModelConfig
 from mt.config_file import dump_config
 from mt.console import Console, counted
 from mt.data.batches import Cursor
 from mt.data.tokenizer import Tokenizer
 from mt.data.vocabulary import Tokenizers
+from mt.data_config import DataConfig
 from mt.errors import DataError, UsageError
 from mt.files import check_new, new_folder
 from mt.interop.marian import ACTIVATIONS, from_marian

@@ -21,7 +21,7 @@ from common import MAXRSS_GIB, machine
 
 from mt.data.build import new_text
 from mt.data.sources import read_pairs
-from mt.setting_types import Input
+from mt.data_config import Input
 
 CONFIG = """
 data: {{dir: {work}/data, train: {work}/train, valid: {work}/valid, vocab_size: {vocab}}}

@@ -21,14 +21,14 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from mt.config import CleanConfig, Config, DataConfig, ModelConfig
+from mt.config import Config, ModelConfig
 from mt.config_file import dump_config
 from mt.console import Advance, Console
 from mt.data.prepare import prepare, what_changed, why_prepare
 from mt.data.prepared import Prepared, open_prepared
 from mt.data.tokenizer import EOS
+from mt.data_config import CleanConfig, DataConfig, Input
 from mt.errors import DataError, WriteError
-from mt.setting_types import Input
 
 
 class Listener(Console):

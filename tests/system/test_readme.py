@@ -12,7 +12,7 @@ import pytest
 import yaml
 from helpers import free_port
 
-from mt.config import DataConfig
+from mt.data_config import DataConfig
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"

@@ -17,9 +17,9 @@ from mt.console import Console
 from mt.data.batches import Cursor
 from mt.data.feed import cut_batch
 from mt.data.prepare import prepare
+from mt.data_config import Input
 from mt.errors import CheckpointError, UsageError
 from mt.run_folder import read_metrics
-from mt.setting_types import Input
 from mt.train.loop import train
 from mt.train.optim import learning_rate, optimizer_state
 from mt.train.progress import Progress

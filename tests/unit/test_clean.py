@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mt.config import CleanConfig
 from mt.data.clean import SAMPLE, Drops, SeenPairs, length_problems, text_problems, valid_unicode
 from mt.data.corpus import Corpus, Sentences
 from mt.data.pairs import Pairs
+from mt.data_config import CleanConfig
 
 ALL_RULES = CleanConfig()
 NO_RULES = CleanConfig(

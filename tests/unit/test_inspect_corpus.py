@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from browser import assert_readable, in_browser
 
-from mt.config import Config, DataConfig
+from mt.config import Config
 from mt.console import Console
 from mt.data.inspect_corpus import PAGE, PAIRS, Example, inspect, render_text
 from mt.data.prepared import open_prepared
 from mt.data.tokenizer import UNK
+from mt.data_config import DataConfig
 from mt.pages.data_page import data_page
 
 

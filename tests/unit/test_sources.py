@@ -22,8 +22,8 @@ from mt.console import counted
 from mt.data.lines import refuse_giant
 from mt.data.pairs import BLOCK
 from mt.data.sources import name_of, read_pairs, source_files
+from mt.data_config import Input
 from mt.errors import DataError
-from mt.setting_types import Input
 
 ENGLISH = [
     "A house.",
@@ -390,7 +390,7 @@ def test_a_folder_of_parquet_needs_no_readme(wmt_folder: Path, tmp_path: Path) -
 def test_a_hub_out_of_reach_is_tried_once_also_after_a_local_folder_was_read(wmt_folder: Path) -> None:
     """Its libraries alone would try for 23 s."""
     code = (
-        "from mt.setting_types import Input; from mt.data.sources import read_pairs\n"
+        "from mt.data_config import Input; from mt.data.sources import read_pairs\n"
         f"next(read_pairs(Input(dataset={str(wmt_folder)!r}, config='de-en'), 'en', 'de', 1))\n"
         "next(read_pairs(Input(dataset='nobody/nothing-there'), 'en', 'de', 1))"
     )
