@@ -104,16 +104,18 @@ def _parse_yaml(text: str, name: str) -> tuple[dict[str, Any], dict[Key, str]]:
 
 def _load_yaml(text: str, name: str) -> tuple[Any, dict[Key, str]]:
     """The value that YAML text stands for, and where each key of it stands."""
+    # libyaml, which PyYAML need not have, takes a quarter of the time; what is nested 10,000 deep may end its process.
+    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader) if len(text) < 4_000 else yaml.SafeLoader
     try:
         origins: dict[Key, str] = {}
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        node = yaml.compose(text, Loader=loader)
         for key, line in _node_lines(node, (), (), name):
             origins[key] = f"{name}:{line}"
             if len(origins) > MOST_VALUES:
                 raise ConfigError(
                     f"{name}: more than {MOST_VALUES:,} values, aliases counted as often as they are used"
                 )
-        return yaml.safe_load(text), origins
+        return yaml.load(text, Loader=loader), origins
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ConfigError(f"{name}:{line}: not valid YAML: {error.problem}") from None

@@ -13,7 +13,8 @@ from mt.errors import CheckpointError, ConfigError, DataError
 from mt.files import number, read_json, write_whole
 from mt.pages.report_page import report_page
 from mt.pages.run_record import Record, RunRecord
-from mt.run_folder import CONFIG, METRICS, SESSIONS, find_checkpoint, read_metrics, read_records
+from mt.run_files import CONFIG, METRICS, SESSIONS, read_metrics, read_records
+from mt.run_folder import find_checkpoint
 
 
 def write_report(folder: Path) -> Path:

@@ -24,7 +24,7 @@ from mt.files import check_new, new_folder
 from mt.interop.marian import ACTIVATIONS, from_marian
 from mt.interop.pieces import SPECIAL, with_vocabulary
 from mt.model.transformer import Transformer
-from mt.run_folder import CONFIG
+from mt.run_files import CONFIG
 
 SHOWN_TARGETS = 8
 TIED = ("model.shared", "model.encoder.embed_tokens", "model.decoder.embed_tokens", "lm_head")  # names of one matrix

@@ -12,7 +12,7 @@ from mt.data.batches import Rows
 from mt.data.prepared import Prepared
 from mt.errors import MtError
 from mt.files import write_whole
-from mt.run_folder import MetricsLog
+from mt.run_files import MetricsLog
 
 # A mean loss this much above the lowest so far is worth a warning.
 RISE = 1.2

@@ -32,14 +32,8 @@ from mt.errors import CheckpointError, MtError
 from mt.evaluate.bleu import missing_tokenizer
 from mt.evaluate.report import write_report
 from mt.files import write_whole
-from mt.run_folder import (
-    CONFIG,
-    METRICS,
-    MetricsLog,
-    begun_from,
-    read_metrics,
-    training_lock,
-)
+from mt.run_files import CONFIG, METRICS, MetricsLog, read_metrics
+from mt.run_folder import begun_from, training_lock
 from mt.streams import write_out
 from mt.train.journal import Journal
 from mt.train.learner import Learner, make_learner

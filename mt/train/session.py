@@ -16,7 +16,7 @@ import torch
 
 from mt.distributed import World
 from mt.files import write_whole
-from mt.run_folder import SESSIONS, read_records
+from mt.run_files import SESSIONS, read_records
 from mt.train.learner import Learner
 from mt.train.progress import Progress
 

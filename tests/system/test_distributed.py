@@ -20,7 +20,7 @@ from mt.console import Console
 from mt.data.feed import cut_batch
 from mt.data.prepare import prepare
 from mt.distributed import World, joined
-from mt.run_folder import read_metrics
+from mt.run_files import read_metrics
 from mt.train.loop import train
 from mt.train.stop import Interrupted
 from mt.train.update import take_update

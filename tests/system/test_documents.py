@@ -10,7 +10,7 @@ from mt.config import Config
 from mt.console import Console
 from mt.data.prepare import prepare
 from mt.errors import DataError
-from mt.run_folder import read_metrics
+from mt.run_files import read_metrics
 from mt.train.loop import train
 from mt.translate.translator import Translator
 

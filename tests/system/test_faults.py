@@ -22,7 +22,7 @@ from mt.checkpoint import list_checkpoints, load_checkpoint, resumable_checkpoin
 from mt.config import Config
 from mt.console import Console
 from mt.data.prepare import prepare
-from mt.run_folder import read_metrics
+from mt.run_files import read_metrics
 from mt.train.loop import train
 
 pytestmark = pytest.mark.slow

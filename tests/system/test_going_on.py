@@ -16,7 +16,8 @@ from mt.config import Config
 from mt.config_file import load_config
 from mt.console import Console
 from mt.errors import CheckpointError, ConfigError
-from mt.run_folder import METRICS, SESSIONS, choose_checkpoint, find_checkpoint, read_metrics, read_records
+from mt.run_files import METRICS, SESSIONS, read_metrics, read_records
+from mt.run_folder import choose_checkpoint, find_checkpoint
 from mt.train.loop import train
 from mt.train.progress import Progress
 from mt.train.saving import CheckpointWriter

@@ -18,7 +18,8 @@ from mt.console import Console
 from mt.data.prepare import prepare, why_prepare
 from mt.errors import CheckpointError
 from mt.evaluate.report import write_report
-from mt.run_folder import METRICS, choose_checkpoint, find_checkpoint, read_metrics
+from mt.run_files import METRICS, read_metrics
+from mt.run_folder import choose_checkpoint, find_checkpoint
 from mt.train.loop import train
 
 Record = dict[str, Any]

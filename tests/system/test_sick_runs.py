@@ -20,7 +20,8 @@ from mt.data.prepare import prepare
 from mt.data.prepared import Prepared
 from mt.distributed import World
 from mt.errors import DataError, UsageError
-from mt.run_folder import MetricsLog, read_metrics, training_lock
+from mt.run_files import MetricsLog, read_metrics
+from mt.run_folder import training_lock
 from mt.train.journal import DivergedError, Journal
 from mt.train.learner import Learner
 from mt.train.loop import take_updates, train

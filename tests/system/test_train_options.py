@@ -19,7 +19,7 @@ from mt.data.feed import cut_batch
 from mt.data.prepare import prepare
 from mt.data_config import Input
 from mt.errors import CheckpointError, UsageError
-from mt.run_folder import read_metrics
+from mt.run_files import read_metrics
 from mt.train.loop import train
 from mt.train.optim import learning_rate, optimizer_state
 from mt.train.progress import Progress

@@ -18,7 +18,7 @@ from mt.data.feed import cut_batch
 from mt.data.prepare import prepare
 from mt.distributed import World
 from mt.errors import CheckpointError
-from mt.run_folder import read_metrics
+from mt.run_files import read_metrics
 from mt.train.journal import DivergedError
 from mt.train.loop import train
 from mt.train.loss import load_batch

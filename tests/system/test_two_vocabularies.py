@@ -20,7 +20,7 @@ from mt.data.prepared import open_prepared
 from mt.data.protect import Encoder
 from mt.data.tokenizer import BOS, EOS, Tokenizer, train_tokenizer
 from mt.errors import CheckpointError, ConfigError, DataError
-from mt.run_folder import read_metrics
+from mt.run_files import read_metrics
 from mt.train.loop import train
 from mt.translate.alignment import attention_of
 from mt.translate.decoding import NEVER

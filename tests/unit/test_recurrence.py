@@ -19,7 +19,7 @@ from mt.data.tokenizer import BOS
 from mt.model.recurrence import Application, Ponder, Recurrence
 from mt.model.teacher_forcing import make_batch
 from mt.model.transformer import Transformer
-from mt.run_folder import read_metrics
+from mt.run_files import read_metrics
 from mt.train.learner import make_learner
 from mt.train.loop import train
 from mt.train.loss import make_loss, translation_loss

@@ -13,17 +13,8 @@ from mt.checkpoint import AVERAGED, save_checkpoint, step_name, stop_name
 from mt.config import Config
 from mt.console import Console
 from mt.errors import CheckpointError, MtError, UsageError
-from mt.run_folder import (
-    METRICS,
-    SESSIONS,
-    MetricsLog,
-    check_settings,
-    choose_checkpoint,
-    find_checkpoint,
-    read_metrics,
-    read_records,
-    training_lock,
-)
+from mt.run_files import METRICS, SESSIONS, MetricsLog, read_metrics, read_records
+from mt.run_folder import check_settings, choose_checkpoint, find_checkpoint, training_lock
 from mt.train.session import note_session
 
 
