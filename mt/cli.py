@@ -360,6 +360,19 @@ def serve(
 
 
 @command
+def runs(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="That of the runs; or a run.")] = Path("runs"),
+    best: Annotated[bool, flag("Highest BLEU first. Default: the run written to last.", "--best")] = False,
+    json_output: Annotated[bool, flag("Print one JSON object.", "--json")] = False,
+) -> None:
+    """List the runs of a folder: updates, best BLEU, state, settings that differ."""
+    from mt.train.runs import list_runs
+
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    streams.write_out(f"{list_runs(folder, best).shown(json_output, width)}\n")
+
+
+@command
 def report(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, while it trains or later.")],
 ) -> None:

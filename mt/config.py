@@ -5,13 +5,13 @@ Section numbers in comments point into "Attention Is All You Need" (Vaswani et a
 Each key is marked Recipe, Noted or Free: whether it may change when a stopped run goes on.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
-from mt.data_config import FIGURES, DataConfig
+from mt.data_config import FIGURES, DataConfig, name_of
 from mt.setting_types import Free, Noted, OnResume, Recipe, Section
 
 
@@ -235,6 +235,29 @@ def differences(before: BaseModel, after: BaseModel) -> list[str]:
     return [
         f"{key}: other sources" if _names_inputs(key) else f"{key}: {left.get(key)} -> {right.get(key)}" for key in keys
     ]
+
+
+def differing(configs: Sequence["Config"]) -> dict[str, list[str]]:
+    """The keys in which configurations differ, each with its value in every one of them; sources by their names."""
+    found = [dict(_leaves(config.model_dump(mode="json"))) for config in configs]
+    keys = dict.fromkeys(key for leaves in found for key in leaves)
+    shown = {}
+    for key in keys:
+        values = [leaves.get(key) for leaves in found]
+        if any(value != values[0] for value in values):
+            names = [_sources(config, key) if _names_inputs(key) else "" for config in configs]
+            shown[key] = names if len(set(names)) > 1 else [str(value) for value in values]
+    return shown
+
+
+def _sources(config: "Config", key: str) -> str:
+    """The sources of a split; those of named sets after the names."""
+    parts = []
+    for folder, inputs in config.data.splits.items():
+        split, _, name = folder.partition("/")
+        if f"data.{split}" == key and inputs:
+            parts.append((f"{name}: " if name else "") + ", ".join(name_of(source) for source in inputs))
+    return "; ".join(parts) or "none"
 
 
 def _names_inputs(key: str) -> bool:

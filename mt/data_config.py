@@ -74,6 +74,15 @@ class Input(Section):
         return self
 
 
+def name_of(entry: Input) -> str:
+    """The name of an entry of data.train, data.valid or data.test in errors and reports."""
+    if entry.dataset is not None:
+        return " ".join(part for part in (entry.dataset, entry.config, entry.split) if part)
+    if entry.demo is not None:
+        return f"demo {entry.split}"
+    return str(entry.prefix or entry.pairs or entry.src)
+
+
 def _as_inputs(value: object) -> object:
     """Inputs may be written as a path, a mapping, or a list of both."""
     items = value if isinstance(value, list | tuple) else [value]

@@ -102,6 +102,21 @@ def read_metrics(path: Path) -> list[Record]:
     return [record for line in text.split("\n") if (record := _record(line))]
 
 
+def last_update(path: Path) -> int:
+    """The newest update on record, read from the end of metrics.jsonl; 0 where there is none."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            for length in (min(size, 1 << 14), size):  # all of it where the end is damaged, or one long validation
+                file.seek(size - length)
+                for line in reversed(file.read().decode(errors="replace").split("\n")):
+                    if record := _record(line):
+                        return int(record["update"])
+    except OSError:
+        pass
+    return 0
+
+
 def _record(line: str) -> Record:
     """The record on a line; empty where the line holds none."""
     try:

@@ -20,10 +20,10 @@ from mt.data.lines import refuse_giant
 from mt.data.pairs import BLOCK, Pairs
 from mt.data.prepared import read_text
 from mt.data.protect import PROTECTED, Encoder, Protection
-from mt.data.sources import name_of, read_pairs
+from mt.data.sources import read_pairs
 from mt.data.tokenizer import Tokenizer, train_tokenizer
 from mt.data.vocabulary import Tokenizers
-from mt.data_config import Input
+from mt.data_config import Input, name_of
 from mt.errors import DataError
 
 SOURCE, TARGET = 0, 1  # sides of a pair

@@ -37,10 +37,10 @@ from mt.data.prepared import (
     write_manifest,
 )
 from mt.data.protect import Encoder, Protection
-from mt.data.sources import name_of, source_files
+from mt.data.sources import source_files
 from mt.data.tokenizer import Tokenizer
 from mt.data.vocabulary import Tokenizers
-from mt.data_config import DataConfig, Input
+from mt.data_config import DataConfig, Input, name_of
 from mt.errors import ConfigError, DataError
 
 # Settings without effect where the given tokenizer is the one already used.

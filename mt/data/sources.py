@@ -12,15 +12,6 @@ from mt.data_config import Input
 from mt.errors import DataError
 
 
-def name_of(entry: Input) -> str:
-    """The name of an entry of data.train, data.valid or data.test in errors and reports."""
-    if entry.dataset is not None:
-        return " ".join(part for part in (entry.dataset, entry.config, entry.split) if part)
-    if entry.demo is not None:
-        return f"demo {entry.split}"
-    return str(entry.prefix or entry.pairs or entry.src)
-
-
 def read_pairs(entry: Input, src: str, tgt: str, seed: int) -> Iterator[Pairs]:
     """The pairs of an entry, `src` language first, in blocks.
 

@@ -11,7 +11,7 @@ from mt.checkpoint import last_checkpoints, read_config
 from mt.config import Config, DecodeConfig
 from mt.console import Console, counted
 from mt.data.prepared import open_prepared
-from mt.data.sources import name_of
+from mt.data_config import name_of
 from mt.device import choose_device, warning_of
 from mt.errors import DataError, WriteError
 from mt.evaluate.testsets import TestSet

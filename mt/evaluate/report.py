@@ -1,14 +1,13 @@
 """`mt report`: a page of what a run directory holds, as far as it has come."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from mt.config import Config, differences
+from mt.config import Config, differing
 from mt.config_file import dump_config, parse_config
 from mt.data.corpus import open_corpus
-from mt.data.sources import name_of
 from mt.errors import CheckpointError, ConfigError, DataError
 from mt.files import number, read_json, write_whole
 from mt.pages.report_page import report_page
@@ -52,7 +51,7 @@ def read_run(folder: Path) -> RunRecord:
         averages=averages,
         scores=[score for score in scores if number(score, "value") is not None],
         curves=read_records(folder / "curves.json"),
-        settings=list(_changes(config)) if config else [],
+        settings=[(key, base, own) for key, (base, own) in differing([Config(), config]).items()] if config else [],
         config=dump_config(config) if config else "",
         manifest=_read_object(config.data.dir / "manifest.json") if config else {},
         lengths=_read_lengths(config) if config else [],
@@ -109,25 +108,3 @@ def _taken(folder: Path) -> str:
         return find_checkpoint(folder).name
     except CheckpointError:
         return ""
-
-
-def _changes(config: Config) -> Iterator[tuple[str, str, str]]:
-    """Keys whose values differ from the paper's base model, with both values."""
-    base = Config()
-    for line in differences(base, config):
-        key, _, values = line.partition(": ")
-        before, _, after = values.partition(" -> ")
-        split = key.removeprefix("data.")
-        if split in ("train", "valid", "test") and key != split:
-            before, after = _source_names(base, split), _source_names(config, split)
-        yield key, before, after
-
-
-def _source_names(config: Config, split: str) -> str:
-    """The sources of a split; those of named sets after the names."""
-    parts = []
-    for folder, inputs in config.data.splits.items():
-        if folder.partition("/")[0] == split and inputs:
-            name = folder.partition("/")[2]
-            parts.append((f"{name}: " if name else "") + ", ".join(name_of(source) for source in inputs))
-    return "; ".join(parts) or "none"

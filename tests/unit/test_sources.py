@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from mt.console import counted
 from mt.data.lines import refuse_giant
 from mt.data.pairs import BLOCK
-from mt.data.sources import name_of, read_pairs, source_files
-from mt.data_config import Input
+from mt.data.sources import read_pairs, source_files
+from mt.data_config import Input, name_of
 from mt.errors import DataError
 
 ENGLISH = [
