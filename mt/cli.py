@@ -44,6 +44,18 @@ def flag(help: str, *names: str) -> Any:
     return typer.Option(*names, help=help)
 
 
+def _processes(given: str | int) -> int:
+    """A number of processes; 0 stands for `auto`."""
+    if str(given) == "auto":
+        return 0
+    try:
+        if (number := int(given)) >= 1:
+            return number
+    except ValueError:
+        pass
+    raise typer.BadParameter(f"{given} is neither a number from 1 on nor auto")
+
+
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file, or demo for the built-in demo.")]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="SECTION.KEY=VALUE", help="Settings that override the file's.")
@@ -53,7 +65,13 @@ Beam = Annotated[int | None, option("N", "Beam width; 1 is greedy. Default: the 
 Alpha = Annotated[float | None, option("X", "Length penalty ((5+|Y|)/6)^alpha. Default: the run's.", minimum=0)]
 Average = Annotated[int | None, option("N", "Average the newest N checkpoints of the run.", minimum=1)]
 Processes = Annotated[
-    int, option("N", "Use N GPUs; without any, N processes on the CPU.", "--gpus", "--processes", minimum=1)
+    int,
+    typer.Option(
+        *("--gpus", "--processes"),
+        metavar="N|auto",
+        parser=_processes,
+        help="Use N GPUs; without any, N processes on the CPU. auto: all GPUs, or a process for each core.",
+    ),
 ]
 Device = Annotated[str, option("DEVICE", "auto, cpu, cuda or mps.")]
 Precision = Annotated[str | None, option("KIND", "float32 or bfloat16. Default: the run's, else float32.")]
@@ -131,7 +149,7 @@ def train(
     from mt.console import Console
 
     settings = load_config(config, overrides or [])  # before torch is imported: a wrong key is reported at once
-    if processes > 1:
+    if processes != 1:
         from mt.distributed import launch
 
         flags = [flag for flag, given in (("--dry-run", dry_run), ("--quiet", quiet)) if given]
@@ -204,7 +222,7 @@ def translate(
 
     job, decode = _given(context, Job), _decode(context, overrides)
     plan_job(job, processes)  # before torch is imported, so that a wrong path is reported at once
-    if processes > 1:
+    if processes != 1:
         from mt.distributed import launch
 
         return launch(processes, [*sys.argv[1:], "--gpus", "1"], device)  # the later --gpus counts

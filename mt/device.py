@@ -12,6 +12,7 @@ from mt.errors import UsageError
 if TYPE_CHECKING:  # torch is imported by whoever calls
     import torch
 
+SPIN_COUNT = "10000"  # the most that loses nothing on a quiet machine; scripts/README.md has the figures
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 
 
@@ -84,6 +85,16 @@ def keep_freed_memory() -> None:
         libc = ctypes.CDLL("libc.so.6")
         libc.mallopt(_M_MMAP_THRESHOLD, 2**30)
         libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def share_cores() -> None:
+    """Let threads that wait for each other sleep soon; call before torch is imported.
+
+    libgomp's threads would keep their cores for milliseconds in waiting, and so hold up the very threads they wait for
+    where another process needs a core too. What the user has set stays.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
 
 
 def repeat_exactly(device: torch.device) -> None:

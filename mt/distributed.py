@@ -164,6 +164,7 @@ def joined(device: torch.device) -> Iterator[World]:
 def launch(processes: int, arguments: Sequence[str], device: str) -> None:
     """Run `mt ARGUMENTS` as that many processes of one world on this machine; returns when all have ended well.
 
+    processes: 0 means one for each GPU; without any, one for each core.
     Raises WorkerError naming a process that died, SystemExit with the status of a process that has reported its error,
     Interrupted after Ctrl-C or SIGTERM.
     """
@@ -174,6 +175,7 @@ def launch(processes: int, arguments: Sequence[str], device: str) -> None:
     if "RANK" in os.environ:
         raise UsageError("--gpus starts processes itself: leave it out under torchrun")
     gpus = torch.cuda.device_count() if device in ("auto", "cuda") else 0
+    processes = processes or gpus or _cores()
     if gpus and processes > gpus:
         raise UsageError(f"--gpus {processes}, but this machine has {gpus}")
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, _cores() // processes)))

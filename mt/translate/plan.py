@@ -33,6 +33,7 @@ class Job:
 def plan_job(job: Job, processes: int = 1) -> list[tuple[Stream, Stream]]:
     """The input and output of each file, links followed.
 
+    processes: that are to share them; 0 means as many as the machine has GPUs or cores.
     Raises UsageError where they do not fit, before any work is done.
     """
     if job.format not in (None, "text", "tsv", "jsonl"):
@@ -55,7 +56,7 @@ def plan_job(job: Job, processes: int = 1) -> list[tuple[Stream, Stream]]:
         _check_paths(source, target)
         if job.field is not None and kind_of(job, source) == "text":
             raise UsageError(f"--field {job.field}: plain text has no fields; give --format tsv or jsonl where it has")
-        if processes > 1 and not (_is_file(source) and _is_file(target)):
+        if processes != 1 and not (_is_file(source) and _is_file(target)):
             raise UsageError("several processes share files, no pipes: give --input and --output")
     return plan
 

@@ -314,6 +314,8 @@ class TestWhatIsNoRegularFile:
         ):
             with pytest.raises(UsageError, match="several processes share files, no pipes"):
                 plan_job(job, 2)
+            with pytest.raises(UsageError, match="several processes share files, no pipes"):
+                plan_job(job, 0)
 
     @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
     @pytest.mark.parametrize("name", [None, "-"])
@@ -595,14 +597,15 @@ class TestSeveralProcesses:
 
     def test_share_no_pipe(self, big: Path) -> None:
         for job in (Job(), Job(inputs=(big,)), Job(outputs=(big,))):
-            with pytest.raises(UsageError, match="several processes share files, no pipes: give --input and --output"):
-                plan_job(job, 2)
+            for processes in (0, 2):
+                with pytest.raises(UsageError, match="several processes share files, no pipes: give --input and"):
+                    plan_job(job, processes)
 
     @pytest.mark.slow
     def test_end_with_what_the_one_that_failed_has_said(self, toy_run: Path, big: Path, tmp_path: Path) -> None:
         big.write_bytes(b"a man\n" * 2_500 + b"\xff\n" + b"a man\n" * 40_000)
-        arguments = ["--ckpt", toy_run, "--input", big, "--output", tmp_path / "out", "--device", "cpu", "--gpus", 2]
-        result = mt("translate", *arguments, "--beam", "1", "--quiet")
+        arguments = ["--ckpt", toy_run, "--input", big, "--output", tmp_path / "out", "--device", "cpu"]
+        result = mt("translate", *arguments, "--processes", "auto", "--beam", "1", "--quiet")
         assert result.returncode == 2
         assert re.fullmatch(r"mt: \S+big\.txt:2501: not UTF-8 .*\n", result.stderr)
 

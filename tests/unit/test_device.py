@@ -1,5 +1,6 @@
 """Laws of the few sizes that batches have while translating; what of torch is private and may go."""
 
+import os
 import re
 import subprocess
 import sys
@@ -11,10 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mt.device import (
+    SPIN_COUNT,
     bfloat16_is_quick,
     choose_device,
     choose_precision,
     down_to_kernel_size,
+    share_cores,
     up_to_kernel_size,
     warning_of,
 )
@@ -99,3 +102,18 @@ def test_precision_auto_is_bfloat16_only_where_that_is_quick() -> None:
     assert choose_precision("bfloat16", cpu) == torch.bfloat16
     assert bool(warning_of("bfloat16", cpu)) != bfloat16_is_quick(cpu)
     assert warning_of("float32", cpu) == ""
+
+
+@pytest.mark.parametrize(
+    ("chosen", "found"),
+    [({}, SPIN_COUNT), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "passive"}, None)],
+)
+def test_threads_wait_briefly_unless_the_user_says_otherwise(
+    chosen: dict[str, str], found: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in chosen.items():
+        monkeypatch.setenv(name, value)
+    share_cores()
+    assert os.environ.get("GOMP_SPINCOUNT") == found
