@@ -10,10 +10,11 @@ import re
 import signal
 import sys
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -43,8 +44,9 @@ class WorkerError(MtError):
 class World:
     """The processes that train together, seen from one of them.
 
-    Collective are `sum`, `max`, `any`, `gather`, `broadcast`, `broadcast_tensors`, `barrier` and `main_first`: every
-    process calls them, in the same order. Each raises LostContactError when another process is gone or silent.
+    Collective are `sum`, `start_sum`, `max`, `any`, `gather`, `broadcast`, `broadcast_tensors`, `barrier` and
+    `main_first`: every process calls them, in the same order. Each raises LostContactError when another process is
+    gone or silent.
     """
 
     rank: int = 0
@@ -73,8 +75,12 @@ class World:
     def sum(self, tensor: Tensor) -> None:
         """Replace a tensor by its sum over all processes."""
         if self.size > 1:
-            with _contact():
-                dist.all_reduce(tensor)
+            self.start_sum(tensor)()
+
+    def start_sum(self, tensor: Tensor) -> Callable[[], None]:
+        """Begin to replace a tensor by its sum over all processes; what is returned waits until it is there."""
+        with _contact():
+            return partial(_wait, dist.all_reduce(tensor, async_op=True))
 
     def max(self, number: int) -> int:
         """The largest of the processes' numbers; all must call within SILENCE."""
@@ -127,6 +133,14 @@ class World:
     def barrier(self) -> None:
         """Return when all processes have called it."""
         self._max(0, PATIENCE)
+
+
+ALONE = World()
+
+
+def _wait(work: Any) -> None:
+    with _contact():
+        work.wait()
 
 
 @contextmanager

@@ -34,6 +34,7 @@ from mt.data.prepare import prepare
 from mt.data.prepared import Prepared
 from mt.data.tokenizer import BOS, EOS, PAD, UNK
 from mt.device import choose_device
+from mt.distributed import ALONE, World
 from mt.errors import MtError
 from mt.train.learner import Learner, make_learner
 from mt.train.progress import Progress
@@ -88,13 +89,13 @@ def mt_in_terminal(*arguments: object, ctrl_c_after: str = "", times: int = 1) -
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), shown.decode()
 
 
-def started(config: Config, init_from: Path | None = None) -> tuple[Learner, Progress, Prepared]:
+def started(config: Config, init_from: Path | None = None, world: World = ALONE) -> tuple[Learner, Progress, Prepared]:
     """A learner where its run stands, new or resumed, beside its data."""
     console = Console(quiet=True)
     prepared = prepare(config, console)
     sizes = len(prepared.tokenizers.target), len(prepared.tokenizers.source)
-    learner = make_learner(config, sizes[0], choose_device(config.train.device), sizes[1])
-    return learner, start_or_resume(learner, prepared, console, init_from=init_from), prepared
+    learner = make_learner(config, sizes[0], choose_device(config.train.device), sizes[1], world)
+    return learner, start_or_resume(learner, prepared, console, world, init_from), prepared
 
 
 def first_batches(corpus: Corpus, config: Config, epoch: int = 0) -> list[Rows]:

@@ -1,18 +1,20 @@
 """What learns: the weights, and all that changes with them from update to update."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mt.config import Config
 from mt.data.tokenizer import BOS, EOS, PAD
 from mt.device import choose_precision
+from mt.distributed import ALONE, World
 from mt.model.teacher_forcing import make_batch
 from mt.model.transformer import Transformer
+from mt.train.exchange import GradientExchange
 from mt.train.loss import Loss, make_loss
 from mt.train.optim import load_optimizer, make_optimizer, optimizer_state
 
@@ -23,6 +25,7 @@ class Learner:
 
     config: Config  # sections model, optim and train, and the seed
     model: Transformer
+    exchange: GradientExchange
     optimizer: torch.optim.Optimizer
     loss: Loss
     precision: torch.dtype  # of matrix products
@@ -72,43 +75,58 @@ class Learner:
 
 
 def make_learner(
-    config: Config, vocabulary: int, device: torch.device, source_vocabulary: int | None = None
+    config: Config,
+    vocabulary: int,
+    device: torch.device,
+    source_vocabulary: int | None = None,
+    world: World = ALONE,
 ) -> Learner:
     """A learner before its first update, its weights drawn from the config's seed.
 
-    source_vocabulary: as in Transformer.
+    source_vocabulary: as in Transformer. world: the processes that train together, each with a learner.
     """
     torch.manual_seed(config.seed)
     model = Transformer(
         config.model, vocabulary, source_vocabulary, compiled=config.train.compile, recompute=config.train.recompute
     )
     model = model.to(device).train()
+    loss, precision = make_loss(config), choose_precision(config.train.precision, device)
+    parameters: Iterable[nn.Parameter] = model.parameters()
+    if config.train.compile or world.size > 1:
+        # Compiled now, on sentences that are always the same, so that a run is compiled alike wherever it stands: how
+        # sums are cut into parts depends on the shapes that layers are first called with.
+        rows = 2 + min(config.batch.micro_tokens, 8_192) // 40 if config.train.compile else 2  # pieces as in training
+        order = _order_of_gradients(model, loss, precision, rows)
+        parameters = order if world.size > 1 else parameters
     learner = Learner(
         config=config,
         model=model,
+        exchange=GradientExchange(parameters, world),
         optimizer=make_optimizer(model, config.optim),
-        loss=make_loss(config),
-        precision=choose_precision(config.train.precision, device),
+        loss=loss,
+        precision=precision,
     )
     if config.train.ema:
         learner.ema = [parameter.detach().clone() for parameter in model.parameters()]
-    if config.train.compile:
-        _compile_layers(learner)
     return learner
 
 
-def _compile_layers(learner: Learner) -> None:
-    """Compile now, on sentences that are always the same, so that a run is compiled alike wherever it stands.
-
-    How sums are cut into parts depends on the shapes that layers are first called with.
-    """
-    count = 2 + min(learner.config.batch.micro_tokens, 8_192) // 40  # in all about as many pieces as in training
-    source_BS, target_BT = (np.full((count, length), EOS) for length in (35, 38))
-    for row in range(count):
+def _order_of_gradients(model: Transformer, loss: Loss, precision: torch.dtype, rows: int) -> list[nn.Parameter]:
+    """All parameters, in the order in which a backward pass over sentences of EOS finishes their gradients."""
+    source_BS, target_BT = (np.full((rows, length), EOS) for length in (35, 38))
+    for row in range(rows):
         source_BS[row, 20 + row % 16 :] = target_BT[row, 22 + row % 17 :] = PAD
-    batch = make_batch(source_BS, target_BT, BOS, learner.model.device)
+    batch = make_batch(source_BS, target_BT, BOS, model.device)
+    order: list[nn.Parameter] = []
+    hooks = [
+        parameter.register_post_accumulate_grad_hook(order.append)  # type: ignore[no-untyped-call]
+        for parameter in model.parameters()
+    ]
     # Sizes that are equal here are not always equal.
     with torch.fx.experimental._config.patch(use_duck_shape=False):  # type: ignore[attr-defined]
-        loss, _ = learner.loss(learner.model, batch, learner.precision)
-        loss.backward()  # type: ignore[no-untyped-call]
-    learner.optimizer.zero_grad()
+        value, _ = loss(model, batch, precision)
+        value.backward()  # type: ignore[no-untyped-call]
+    for hook in hooks:
+        hook.remove()
+    model.zero_grad()
+    return list(dict.fromkeys([*order, *model.parameters()]))

@@ -2,9 +2,8 @@
 
 import time
 from collections.abc import Callable
-from contextlib import closing, nullcontext, suppress
+from contextlib import closing, nullcontext
 from dataclasses import replace
-from enum import IntEnum
 from pathlib import Path
 
 import torch
@@ -51,14 +50,6 @@ from mt.train.session import note_session, session_of
 from mt.train.stop import Interrupted, StopRequest
 from mt.train.update import OutOfMemoryError, take_update
 from mt.train.validation import Validation, validate_sets
-
-
-class Verdict(IntEnum):
-    """What is to happen after an update; of the processes' verdicts the highest counts."""
-
-    GO = 0
-    FINISHED = 1
-    STOP = 2
 
 
 def train(config: Config, console: Console, init_from: Path | None = None, dry_run: bool = False) -> None:
@@ -140,7 +131,7 @@ def _new_learner(config: Config, prepared: Prepared, world: World, console: Cons
     if config.train.deterministic:
         repeat_exactly(device)
     tokenizers = prepared.tokenizers
-    learner = make_learner(config, len(tokenizers.target), device, len(tokenizers.source))
+    learner = make_learner(config, len(tokenizers.target), device, len(tokenizers.source), world)
     parameters = sum(parameter.numel() for parameter in learner.model.parameters())
     where = device.type if world.size == 1 else f"{world.size} x {device.type}"
     precision = str(learner.precision).removeprefix("torch.")
@@ -184,38 +175,44 @@ def take_updates(
     config, settings = learner.config, learner.config.train
     updates = updates_from(progress.cursor, prepared.train, prepared.tokenizers, config, world.rank, world.size)
     batches = prefetched(updates)
-    clock = time.perf_counter()
+    clock, stopped = time.perf_counter(), False
     try:
         while True:
             writer.check()
-            verdict = Verdict(world.max(_verdict(progress, learner, stop)))
-            due = progress.update % settings.checkpoint_every == 0 or verdict == Verdict.FINISHED
-            if due or verdict == Verdict.STOP or progress.update % settings.log_every == 0:
+            ended = bool(progress.end(settings))
+            if settings.hours:  # of which each process has its own measure
+                ended = world.any(ended)
+            due = progress.update % settings.checkpoint_every == 0 or ended
+            if due or stopped or progress.update % settings.log_every == 0:
                 journal.write()
-            if due or verdict == Verdict.STOP:  # from here on all processes halve alike, as they will on resuming
+            if due or stopped:  # from here on all processes halve alike, as they will on resuming
                 learner.halvings = world.max(learner.halvings)
                 progress = replace(progress, halvings=learner.halvings)
-            if due and progress.validated < progress.update and verdict != Verdict.STOP:
-                with suppress(Interrupted):  # left undone, to be done on resuming
+            if due and not stopped and progress.validated < progress.update:
+                try:
                     result = _validate(learner, prepared, world, stop.check)
-                    if world.is_main:
-                        progress = _checkpoint(learner, progress, result, writer, journal)
-                    progress = Progress.from_state(world.broadcast(progress.state()))
+                except Interrupted:  # left undone, to be done on resuming
+                    stopped = True
+                    continue
+                if world.is_main:
+                    progress = _checkpoint(learner, progress, result, writer, journal)
+                progress = Progress.from_state(world.broadcast(progress.state()))
                 clock = time.perf_counter()
                 continue  # patience may be at its end now, or a stop asked for
-            if verdict == Verdict.STOP:
+            if stopped:
                 if world.is_main and progress.update:
                     writer.save(learner, progress, stop_name(progress.update))
                 world.barrier()  # whoever leaves first takes the others with it
                 raise _stopped(progress)
-            if verdict == Verdict.FINISHED:
+            if ended:
                 return progress
             micro_batches, next_cursor = next(batches)
             update, epoch, halvings = progress.update + 1, progress.cursor.epoch, learner.halvings
             try:
-                record = take_update(learner, micro_batches, update, world, lambda: stop.requested)
-            except Interrupted:
-                continue  # the update is left undone, and taken again on resuming
+                record = take_update(learner, micro_batches, update, lambda: stop.requested)
+            except Interrupted:  # the update is left undone, and taken again on resuming
+                stopped = True
+                continue
             if learner.halvings > halvings:
                 _warn_of_memory(learner, world, journal.console)
             seconds, clock = time.perf_counter() - clock, time.perf_counter()
@@ -232,12 +229,6 @@ def take_updates(
 
 def _stopped(progress: Progress) -> Interrupted:
     return Interrupted(f"stopped at update {progress.update:,}; the same command goes on from there")
-
-
-def _verdict(progress: Progress, learner: Learner, stop: StopRequest) -> Verdict:
-    if stop.requested:
-        return Verdict.STOP
-    return Verdict.FINISHED if progress.end(learner.config.train) else Verdict.GO
 
 
 def _saved_alone(

@@ -24,7 +24,7 @@ from mt.files import writing
 from mt.train.learner import Learner
 from mt.train.progress import Progress
 from mt.train.saving import CheckpointWriter
-from mt.train.update import accumulate, sum_over_world
+from mt.train.update import accumulate
 from mt.train.validation import validate
 
 SENTENCES = 2  # translated in the rehearsal: the longest of the validation set
@@ -97,7 +97,7 @@ def rehearse(
     config, lengths_N2 = learner.config, prepared.train.lengths()
     plan = plan_batches(lengths_N2, config.batch.tokens, config.seed, progress.cursor.epoch)
     heaviest = _heaviest(config, progress, prepared, plan, world)
-    seconds_a_token = _rehearse_update(learner, heaviest, world)
+    seconds_a_token = _rehearse_update(learner, heaviest)
     one, checkpoint_seconds, disk, free = _checkpoint_bytes(learner, prepared), 0.0, 0, 0
     if world.is_main:
         _rehearse_validation(learner, prepared)
@@ -158,8 +158,8 @@ def _positions(lengths_N2: Lengths) -> int:
     return len(lengths_N2) * int(lengths_N2.max(axis=0).sum())
 
 
-def _rehearse_update(learner: Learner, batches: MicroBatches, world: World) -> float:
-    """Forward and backward; returns seconds per target token."""
+def _rehearse_update(learner: Learner, batches: MicroBatches) -> float:
+    """Forward, backward and the exchange of gradients; returns seconds per target token."""
     cuda = learner.model.device.type == "cuda"
     if cuda:
         torch.cuda.reset_peak_memory_stats(learner.model.device)
@@ -170,8 +170,7 @@ def _rehearse_update(learner: Learner, batches: MicroBatches, world: World) -> f
         figures = accumulate(learner, batches, update=1)
         figures["loss"].item()
         seconds = time.perf_counter() - start
-    sum_over_world(learner, figures, world)
-    learner.optimizer.zero_grad()
+    learner.exchange.zero()
     return seconds / batches.tokens
 
 

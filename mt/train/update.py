@@ -15,7 +15,7 @@ from mt.train.loss import load_batch
 from mt.train.optim import set_rate
 from mt.train.stop import Interrupted
 
-ALONE = World()
+DONE, AGAIN, STOP = range(3)  # what a process says after its passes; the highest counts
 NO_MEMORY = (
     *("out of memory", "Invalid buffer size"),  # CUDA, Triton, Apple's GPUs; the second is theirs too
     *("CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED"),
@@ -28,11 +28,7 @@ class OutOfMemoryError(MtError):
 
 
 def take_update(
-    learner: Learner,
-    batches: MicroBatches,
-    update: int,
-    world: World = ALONE,
-    stopping: Callable[[], bool] = lambda: False,
+    learner: Learner, batches: MicroBatches, update: int, stopping: Callable[[], bool] = lambda: False
 ) -> dict[str, Any]:
     """One update of the weights, however its pairs are cut and whichever process has which.
 
@@ -43,13 +39,8 @@ def take_update(
     update left undone: the weights stay as they were.
     Returns the update's figures; those that are tensors are not waited for.
     """
-    model, optimizer, config = learner.model, learner.optimizer, learner.config
-    optimizer.zero_grad()
+    optimizer, config, parameters = learner.optimizer, learner.config, learner.exchange.parameters
     figures = accumulate(learner, batches, update, stopping)
-    if world.any(stopping()):
-        raise Interrupted("asked to stop")
-    sum_over_world(learner, figures, world)
-    parameters = list(model.parameters())
     gradient_norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
     if config.optim.clip_norm:
         torch.nn.utils.clip_grads_with_norm_(parameters, config.optim.clip_norm, gradient_norm)
@@ -58,7 +49,7 @@ def take_update(
     if learner.ema:
         # At first the average forgets sooner: it would otherwise stay near the random weights of the start.
         decay = min(config.train.ema, (1 + update) / (10 + update))
-        torch._foreach_lerp_(learner.ema, [parameter.detach() for parameter in parameters], 1 - decay)
+        torch._foreach_lerp_(learner.ema, [parameter.detach() for parameter in learner.model.parameters()], 1 - decay)
     return {
         **learner.loss.finish(figures),
         "rate": rate,
@@ -71,26 +62,42 @@ def take_update(
 def accumulate(
     learner: Learner, batches: MicroBatches, update: int, stopping: Callable[[], bool] = lambda: False
 ) -> dict[str, Tensor]:
-    """Add the gradients of this process's passes, halving them while memory does not suffice.
+    """Sum the gradients of all passes of all processes; returns the sums of the loss, and of what figures it has.
 
-    What an update sees stays the same, so no other process needs to know.
-    stopping: asked before each; once it says yes, the rest is left out.
-    Returns their share of the loss, and of what figures it has. Raises OutOfMemoryError when single pairs do not fit.
+    A process whose memory does not suffice halves its passes, and all take theirs again: by then it may have sent a
+    part of what it could not finish. What an update sees stays the same.
+    stopping: as in `take_update`. Raises OutOfMemoryError when single pairs do not fit.
     """
+    exchange, world = learner.exchange, learner.exchange.world
     while True:
-        smaller = batches.halved(learner.halvings)
-        try:
-            return _accumulate_all(learner, smaller, update, stopping)
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-        # Outside the handler, which would keep the failed pass's tensors alive.
-        if all(len(pairs) == 1 for _, pairs in smaller.passes):
-            raise OutOfMemoryError("out of memory with a single pair of sentences: choose a smaller model")
-        learner.halvings += 1
-        learner.optimizer.zero_grad()  # the pass may have failed halfway through its gradients
-        if learner.model.device.type == "cuda":
-            torch.cuda.empty_cache()  # so that passes of another size find room
+        exchange.zero()
+        figures = _fitting_passes(learner, batches.halved(learner.halvings), update, stopping)
+        exchange.send_rest()
+        # Said on the CPU: it has queued the work of a GPU long before that is done, so nothing waits for this.
+        answer = world.max(STOP if stopping() else AGAIN if figures is None else DONE)
+        exchange.wait()
+        if answer == STOP:
+            raise Interrupted("asked to stop")
+        if answer == DONE and figures is not None:
+            return _summed(figures, world)
+
+
+def _fitting_passes(
+    learner: Learner, batches: MicroBatches, update: int, stopping: Callable[[], bool]
+) -> dict[str, Tensor] | None:
+    """Add up the gradients of these passes; when memory does not suffice, None, and the next will be half as large."""
+    try:
+        return _accumulate_all(learner, batches, update, stopping)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+    # Outside the handler, which would keep the failed pass's tensors alive.
+    if all(len(pairs) == 1 for _, pairs in batches.passes):
+        raise OutOfMemoryError("out of memory with a single pair of sentences: choose a smaller model")
+    learner.halvings += 1
+    if learner.model.device.type == "cuda":
+        torch.cuda.empty_cache()  # so that passes of another size find room
+    return None
 
 
 def _accumulate_all(
@@ -98,18 +105,28 @@ def _accumulate_all(
 ) -> dict[str, Tensor]:
     device = learner.model.device
     total = {name: torch.zeros((), device=device) for name in ("loss", *learner.loss.figures)}
-    for index, pairs in batches.passes:
+    for number, (index, pairs) in enumerate(batches.passes, 1):
         if stopping():
             break
         torch.manual_seed(dropout_seed(learner.config.seed, update, index))
         batch = load_batch(pairs, device, learner.model.compiled)
         loss, figures = learner.loss(learner.model, batch, learner.precision)
         loss = loss / batches.tokens
+        if number == len(batches.passes):
+            learner.exchange.send_while_passing()
         loss.backward()  # type: ignore[no-untyped-call]
         total["loss"] += loss.detach()
         for name, value in figures.items():
             total[name] += value.detach() / batches.tokens
     return total
+
+
+def _summed(figures: dict[str, Tensor], world: World) -> dict[str, Tensor]:
+    if world.size == 1:
+        return figures
+    together = torch.stack(list(figures.values()))
+    world.sum(together)
+    return dict(zip(figures, together.unbind(), strict=True))
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
@@ -120,25 +137,3 @@ def is_out_of_memory(error: RuntimeError) -> bool:
 def dropout_seed(seed: int, update: int, micro_batch: int) -> int:
     """The seed of one forward pass: a function of its place in the run, so that there is no state to save."""
     return int(np.random.SeedSequence([seed, update, micro_batch]).generate_state(1, np.uint64)[0] >> 1)
-
-
-def sum_over_world(learner: Learner, figures: dict[str, Tensor], world: World) -> None:
-    """Replace each gradient, and each figure, by its sum over all processes.
-
-    One all-reduce of everything at once, rather than DistributedDataParallel: that would hide part of the exchange
-    behind the last backward pass, but wants one forward method, the same number of passes in every process, and
-    `no_sync` around forward and backward of all passes but the last. Here a process may have any number of them, and a
-    pass that ran out of memory is taken again in halves, when hooks would have sent some of its gradients already.
-    """
-    if world.size == 1:
-        return
-    parameters = list(learner.model.parameters())
-    for parameter in parameters:
-        if parameter.grad is None:  # a process without micro-batches
-            parameter.grad = torch.zeros_like(parameter)
-    summed = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    summed += [value.view(1) for value in figures.values()]
-    flat = torch.cat([tensor.flatten() for tensor in summed])
-    world.sum(flat)
-    parts = torch.split(flat, [tensor.numel() for tensor in summed])
-    torch._foreach_copy_(summed, [part.view_as(tensor) for part, tensor in zip(parts, summed, strict=True)])

@@ -98,17 +98,17 @@ def make_trainer(setting: Setting, options: argparse.Namespace, rank: int, port:
         batch=BatchConfig(tokens=setting.tokens),
         train=TrainConfig(precision=options.precision),
     )
-    learner = make_learner(config, setting.vocabulary, CPU)
     corpus = random_corpus(PAIRS, setting.vocabulary, setting.length)
 
     def train(_: str) -> float:
         rates: list[float] = []
         with joined(CPU) as world:
+            learner = make_learner(config, setting.vocabulary, CPU, world=world)
             end = time.perf_counter() + options.seconds
             for update, rows in enumerate(plan_batches(corpus.lengths(), setting.tokens, seed=1, epoch=0), 1):
                 begun = time.perf_counter()
                 batches = cut_batch(corpus, rows, config.batch, world.rank, world.size)
-                take_update(learner, batches, update, world)
+                take_update(learner, batches, update)
                 rates.append(batches.tokens / (time.perf_counter() - begun))
                 if world.any(len(rates) >= LEAST_UPDATES and time.perf_counter() > end):
                     break

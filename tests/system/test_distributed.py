@@ -120,14 +120,14 @@ def test_a_stop_asked_of_one_process_in_an_update_leaves_it_undone_in_all(config
 
     def work() -> None:
         with joined(torch.device("cpu")) as world:
-            learner, _, _ = started(config)
+            learner, _, _ = started(config, world=world)
             batches = cut_batch(prepared.train, rows, config.batch, world.rank, world.size)
             before = [parameter.detach().clone() for parameter in learner.model.parameters()]
             asked = count()
             with pytest.raises(Interrupted):
-                take_update(learner, batches, 1, world, lambda: world.rank == 1 and next(asked) > 0)
+                take_update(learner, batches, 1, lambda: world.rank == 1 and next(asked) > 0)
             assert all(map(torch.equal, learner.model.parameters(), before))
-            assert float(take_update(learner, batches, 1, world)["loss"]) == pytest.approx(expected, rel=TOLERANCE)
+            assert float(take_update(learner, batches, 1)["loss"]) == pytest.approx(expected, rel=TOLERANCE)
 
     children = fork_world(2, work, tmp_path / "errors")
     assert statuses(children) == [0, 0], (tmp_path / "errors").read_text()

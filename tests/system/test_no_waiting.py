@@ -21,6 +21,7 @@ from mt.config import Config, ModelConfig
 from mt.data.feed import cut_batch
 from mt.distributed import World
 from mt.model.transformer import Transformer
+from mt.train.exchange import GradientExchange
 from mt.train.learner import Learner
 from mt.train.loss import make_loss
 from mt.train.update import take_update
@@ -97,8 +98,11 @@ class _Two(World):
     def sum(self, tensor: Tensor) -> None:
         pass
 
-    def any(self, condition: bool) -> bool:
-        return condition
+    def start_sum(self, tensor: Tensor) -> Callable[[], None]:
+        return lambda: None
+
+    def max(self, number: int) -> int:
+        return number
 
 
 @pytest.mark.parametrize("world", [World(), _Two(size=2)], ids=["one process", "two processes"])
@@ -122,6 +126,7 @@ def test_an_update_waits_for_nothing(
     learner = Learner(
         config=config,
         model=on_meta,
+        exchange=GradientExchange(on_meta.parameters(), world),
         optimizer=torch.optim.SGD(on_meta.parameters(), foreach=True),
         loss=make_loss(config),
         precision=torch.float32,
@@ -130,7 +135,7 @@ def test_an_update_waits_for_nothing(
     updates = [cut_batch(prepared.train, rows, config.batch) for rows in first_batches(prepared.train, config)[:2]]
     with waiting_refused():
         for update, batches in enumerate(updates, 1):
-            record = take_update(learner, batches, update, world)
+            record = take_update(learner, batches, update)
     assert record["loss"].device == record["gradient_norm"].device == META
 
 

@@ -21,7 +21,7 @@ from mt.config_file import load_config
 from mt.data.corpus import Corpus, Sentences
 from mt.data.feed import cut_batch
 from mt.data.tokenizer import BOS, EOS, PAD
-from mt.distributed import World, joined
+from mt.distributed import ALONE, World, joined
 from mt.errors import ConfigError
 from mt.model.attention import AttentionMaps, scaled_dot_product_attention
 from mt.model.dropout import Dropout
@@ -29,7 +29,7 @@ from mt.model.inference import inference_model
 from mt.model.transformer import Transformer, training_flops
 from mt.train.learner import Learner, make_learner
 from mt.train.loss import load_batch, translation_loss
-from mt.train.update import ALONE, take_update
+from mt.train.update import take_update
 from mt.translate.beam import BeamSearch, beam_search, gnmt_penalty
 from mt.translate.decoding import Decoding, GreedyDecoding, decoding_batches, pad_sources
 from mt.translate.search import Bounds, Hypothesis, greedy_search
@@ -275,23 +275,23 @@ PAIRS = random_corpus(60)
 UPDATES = 4
 
 
-def new_learner(settings: Settings, **train: Any) -> Learner:
+def new_learner(settings: Settings, world: World = ALONE, **train: Any) -> Learner:
     config = Config(
         model=config_of({"dropout": 0.1} | settings),
         batch=BatchConfig(tokens=150, micro_tokens=80, multiple=2),
         optim=OptimConfig(warmup=40),
         train=TrainConfig(precision="float32", **train),
     )
-    return make_learner(config, V, torch.device("cpu"), source_vocabulary(config.model))
+    return make_learner(config, V, torch.device("cpu"), source_vocabulary(config.model), world)
 
 
-def trained(learner: Learner, first: int = 1, last: int = UPDATES, world: World = ALONE) -> list[float]:
+def trained(learner: Learner, first: int = 1, last: int = UPDATES) -> list[float]:
     """The losses of updates `first` to `last`, each on 15 of the pairs."""
-    losses = []
+    losses, world = [], learner.exchange.world
     for update in range(first, last + 1):
         rows = np.arange(15 * (update - 1), 15 * update)
         passes = cut_batch(PAIRS, rows, learner.config.batch, world.rank, world.size)
-        losses.append(float(take_update(learner, passes, update, world)["loss"]))
+        losses.append(float(take_update(learner, passes, update)["loss"]))
     return losses
 
 
@@ -318,7 +318,7 @@ def test_two_processes_have_the_losses_of_one(tmp_path: Path) -> None:
     def work() -> None:
         with joined(torch.device("cpu")) as world:
             for name, settings in VARIANTS.items():
-                assert trained(new_learner(settings), world=world) == pytest.approx(alone[name], rel=1e-5), name
+                assert trained(new_learner(settings, world)) == pytest.approx(alone[name], rel=1e-5), name
 
     children = fork_world(2, work, tmp_path / "errors")
     assert statuses(children) == [0, 0], (tmp_path / "errors").read_text()
