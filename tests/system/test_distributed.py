@@ -1,5 +1,6 @@
 """Laws of many processes: the same run as one, and none is left waiting when one is lost."""
 
+import math
 import os
 import signal
 import subprocess
@@ -12,7 +13,19 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import PATIENCE, children_of, first_batches, fork, fork_world, started, statuses, wait_until, with_settings
+from helpers import (
+    PATIENCE,
+    children_of,
+    first_batches,
+    fork,
+    fork_world,
+    losses_of_updates,
+    started,
+    statuses,
+    wait_until,
+    with_settings,
+)
+from torch.profiler import profile
 
 from mt.checkpoint import load_checkpoint, resumable_checkpoints
 from mt.config import Config
@@ -21,6 +34,7 @@ from mt.data.feed import cut_batch
 from mt.data.prepare import prepare
 from mt.distributed import World, joined
 from mt.run_files import read_metrics
+from mt.train.exchange import ALIGNMENT
 from mt.train.loop import train
 from mt.train.stop import Interrupted
 from mt.train.update import take_update
@@ -128,6 +142,74 @@ def test_a_stop_asked_of_one_process_in_an_update_leaves_it_undone_in_all(config
                 take_update(learner, batches, 1, lambda: world.rank == 1 and next(asked) > 0)
             assert all(map(torch.equal, learner.model.parameters(), before))
             assert float(take_update(learner, batches, 1)["loss"]) == pytest.approx(expected, rel=TOLERANCE)
+
+    children = fork_world(2, work, tmp_path / "errors")
+    assert statuses(children) == [0, 0], (tmp_path / "errors").read_text()
+
+
+@pytest.fixture
+def many_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A toy's gradients in more than one part."""
+    monkeypatch.setattr("mt.train.exchange.PART_BYTES", 2_000)
+
+
+def test_each_gradient_is_sent_once_and_most_while_the_last_backward_pass_runs(
+    config: Config, tmp_path: Path, many_parts: None
+) -> None:
+    """By torch's own record of the collectives; in the first of two updates, one process has nothing to train on."""
+    rows = first_batches(started(config)[2].train, config)[0]
+
+    def work() -> None:
+        with joined(torch.device("cpu")) as world:
+            learner, _, prepared = started(config, world=world)
+            weights = [parameter.numel() for parameter in learner.model.parameters()]
+            for update, (part, passes) in enumerate([(rows[:1], 1 - world.rank), (rows, 2)], 1):
+                batches = cut_batch(prepared.train, part, config.batch, world.rank, world.size)
+                assert len(batches.passes) == passes
+                with profile(record_shapes=True) as record:
+                    take_update(learner, batches, update)
+                events = record.events()
+                sent = [math.prod(e.input_shapes[0]) for e in events if e.name == "gloo:all_reduce"]
+                *parts, figures, answer = sorted(sent, reverse=True)
+                assert len(parts) > 4
+                assert 0 <= sum(parts) - sum(weights) < ALIGNMENT * len(weights)
+                assert (figures, answer) == (1, 1)
+                starts = sorted(e.time_range.start for e in events if e.name == "c10d::allreduce_")
+                finished = sorted(e.time_range.end for e in events if e.name == "torch::autograd::AccumulateGrad")
+                assert len(finished) == passes * len(weights)
+                if passes:
+                    assert sum(start > finished[-1] for start in starts) <= 3  # the last part, and what is no gradient
+                    assert starts[0] > finished[(passes - 1) * len(weights)]
+
+    children = fork_world(2, work, tmp_path / "errors")
+    assert statuses(children) == [0, 0], (tmp_path / "errors").read_text()
+
+
+def test_memory_that_runs_out_in_one_process_costs_no_update(
+    toy_config: Config, tmp_path: Path, many_parts: None
+) -> None:
+    """At the end of a backward pass, when most of its gradients have been sent."""
+    config = with_settings(toy_config, model={"dropout": 0.0})
+    learner, _, prepared = started(config)
+    rows = first_batches(prepared.train, config)[:2]
+    expected = losses_of_updates(learner, prepared.train, rows)
+
+    def work() -> None:
+        with joined(torch.device("cpu")) as world:
+            learner, _, prepared = started(config, world=world)
+            short = iter([world.rank == 1])
+
+            def allocate(gradient: torch.Tensor) -> None:
+                if next(short, False):
+                    raise torch.OutOfMemoryError
+
+            learner.model.embedding.weight.register_hook(allocate)  # type: ignore[no-untyped-call]
+            cut = [cut_batch(prepared.train, part, config.batch, world.rank, world.size) for part in rows]
+            losses = [float(take_update(learner, batches, update)["loss"]) for update, batches in enumerate(cut, 1)]
+            assert losses == pytest.approx(expected, rel=TOLERANCE)
+            assert learner.halvings == world.rank
+            weights = torch.cat([parameter.detach().flatten() for parameter in learner.model.parameters()])
+            assert len({hash(tuple(each)) for each in world.gather(weights.tolist())}) == 1
 
     children = fork_world(2, work, tmp_path / "errors")
     assert statuses(children) == [0, 0], (tmp_path / "errors").read_text()
