@@ -7,7 +7,7 @@ Each key is marked Recipe, Noted or Free: whether it may change when a stopped r
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
@@ -98,6 +98,28 @@ class OptimConfig(Section):
     clip_norm: Recipe[float] = Field(0.0, ge=0)  # a gradient of larger norm is scaled down to it; 0: never (paper)
 
 
+class Stage(Section):
+    """A change of the training text or of the rate in the course of a run; what it leaves out stays as it was."""
+
+    update: int | None = Field(None, ge=0)  # begins after so many updates, or ...
+    epoch: int | None = Field(None, ge=0)  # ... after so many epochs
+    weights: dict[str, Annotated[float, Field(ge=0, le=1000)]] = Field({})  # by the name of an input of data.train
+    scale: float | None = Field(None, gt=0)  # the rate of optim.schedule is multiplied by this
+
+    @model_validator(mode="after")
+    def _begins_and_changes(self) -> Self:
+        if (self.update is None) == (self.epoch is None):
+            raise ValueError("give exactly one of update, epoch: after how many of them the stage begins")
+        if not self.weights and self.scale is None:
+            raise ValueError("changes nothing: give weights, scale, or both")
+        return self
+
+    @property
+    def begin(self) -> tuple[str, int]:
+        """What it counts, update or epoch, and how many of them are done when it begins."""
+        return ("epoch", self.epoch) if self.epoch is not None else ("update", self.update or 0)
+
+
 class TrainConfig(Section):
     """The training run (sections 5.2, 5.4 and 6.1)."""
 
@@ -110,6 +132,7 @@ class TrainConfig(Section):
     label_smoothing: Recipe[float] = Field(0.1, ge=0, lt=1)  # 5.4
     consistency: Recipe[Literal["none", "rdrop", "simcut"]] = "none"  # also train two passes over a batch to agree
     consistency_weight: Recipe[float] = Field(5.0, ge=0)  # of their divergence; 5 is usual for rdrop, 3 for simcut
+    stages: Recipe[tuple[Stage, ...]] = ()  # changes of the weights of data.train, or of the rate, as the run goes on
     ponder: Recipe[float] = Field(0.01, ge=0)  # with model.recurrence=adaptive: what each step of a piece costs
     average: Noted[int] = Field(5, ge=1)  # 6.1: "averaging the last 5 checkpoints"
     ema: Recipe[float] = Field(0.0, ge=0, lt=1)  # decay of a moving average of the weights, saved as the model; 0: none
@@ -130,6 +153,29 @@ class TrainConfig(Section):
         if self.keep < self.average:
             raise ValueError(f"keep {self.keep} is less than average {self.average}: what is averaged must be kept")
         return self
+
+    @model_validator(mode="after")
+    def _stages_follow_each_other(self) -> Self:
+        for index, stage in enumerate(self.stages):
+            unit, begin = stage.begin
+            before_unit, before = self.stages[index - 1].begin if index else (unit, -1)
+            end = self.updates if unit == "update" else self.epochs or begin + 1
+            if unit != before_unit:
+                raise ValueError(f"stages.{index}: the stages before count by {before_unit}: count by one in all")
+            if begin <= before:
+                raise ValueError(f"stages.{index}.{unit}: {begin} does not come after {before}, the stage before")
+            if begin >= end:
+                raise ValueError(f"stages.{index}.{unit}: the run ends before {begin}: train.{unit}s is {end}")
+        return self
+
+    def stage_at(self, update: int, epoch: int) -> int:
+        """How many of the stages have begun where so many updates and epochs are done."""
+        done = {"update": update, "epoch": epoch}
+        return sum(done[unit] >= begin for unit, begin in (stage.begin for stage in self.stages))
+
+    def scale_of(self, stage: int) -> float:
+        """What the rate is multiplied by when so many of the stages have begun."""
+        return ([1.0] + [one.scale for one in self.stages[:stage] if one.scale is not None])[-1]
 
 
 class DecodeConfig(Section):
@@ -191,6 +237,30 @@ class Config(Section):
         if self.train.best not in self._bests:
             raise ValueError(f"train.best: {self.train.best} is none of {', '.join(self._bests)}")
         return self
+
+    @model_validator(mode="after")
+    def _stages_weigh_what_is_there(self) -> Self:
+        known = {source.name: source.weight for source in self.data.train if source.name is not None}
+        for index, stage in enumerate(self.train.stages):
+            for name, weight in stage.weights.items():
+                where = f"train.stages.{index}.weights.{name}"
+                if name not in known:
+                    names = ", ".join(known) or "none has one yet, such as {prefix: corpus/train, name: news}"
+                    raise ValueError(f"{where}: no input of data.train has this name ({names})")
+                least = min(source.weight for source in self.data.train if source.name == name)
+                if least < 1 and weight not in (0, least):
+                    raise ValueError(
+                        f"{where}: a weight of {least:g} in data.train leaves some of its pairs out for good: "
+                        "put 1 there, and this weight into a stage that begins at update 0"
+                    )
+            if not any(self.weights(index + 1)):
+                raise ValueError(f"train.stages.{index}.weights: leaves no text to train on")
+        return self
+
+    def weights(self, stage: int) -> tuple[float, ...]:
+        """The weight of each input of data.train when so many of the stages have begun."""
+        changed = {name: weight for one in self.train.stages[:stage] for name, weight in one.weights.items()}
+        return tuple(changed.get(source.name or "", source.weight) for source in self.data.train)
 
     @property
     def best(self) -> tuple[str, str]:

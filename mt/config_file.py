@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from mt.config import Config
+from mt.config import Config, Stage
 from mt.data_config import Input
 from mt.errors import ConfigError
 from mt.setting_types import Section
@@ -215,7 +215,8 @@ def _sentence(problem: ErrorDetails, origins: Mapping[Key, str], name: str) -> s
     path: Key = tuple(part for part in problem["loc"] if part != "")  # a single set of pairs has no name
     message = problem["msg"].removeprefix("Value error, ")
     key, _, rest = message.partition(": ")
-    if (deeper := (*path, *key.split("."))) in origins:  # what a section says of one of its keys
+    parts = (int(part) if part.isdigit() else part for part in key.split("."))
+    if (deeper := (*path, *parts)) in origins:  # what a section says of one of its keys
         path, message = deeper, rest
     if not path:  # settings of several sections that do not fit
         return f"{name}: {message}"
@@ -252,5 +253,6 @@ def _fields_at(path: Key) -> list[str]:
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             model = kind
         else:
-            return list(Input.model_fields) if path[0] == "data" and len(path) > 1 else []
+            kinds: dict[str | int, type[Section]] = {"data": Input, "train": Stage}
+            return list(kinds[path[0]].model_fields) if path[0] in kinds and len(path) > 1 else []
     return list(model.model_fields)

@@ -54,6 +54,7 @@ class Input(Section):
     quoted: bool = False  # with a .tsv: fields are quoted the way spreadsheets do it
     weight: float = Field(1.0, gt=0)  # how often an epoch sees each pair: 2 is twice, 0.5 a seeded half
     tag: Symbol | None = None  # a symbol put before each source sentence, such as <bt>
+    name: str | None = Field(None, min_length=1)  # what train.stages calls it; several inputs may share one
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
@@ -186,8 +187,11 @@ class DataConfig(Section):
 
     @model_validator(mode="after")
     def _weights_are_for_training(self) -> Self:
-        if any(source.weight != 1 for source in (*self.inputs("valid"), *self.inputs("test"))):
+        held_out = (*self.inputs("valid"), *self.inputs("test"))
+        if any(source.weight != 1 for source in held_out):
             raise ValueError("weight is for data.train alone: validation and test pairs count once")
+        if any(source.name is not None for source in held_out):
+            raise ValueError("name is for data.train alone: validation and test sets are named as {NAME: PREFIX}")
         return self
 
     @model_validator(mode="after")

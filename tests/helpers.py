@@ -18,21 +18,23 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow
 import sentencepiece
 
 from mt.config import Config
 from mt.console import Console
 from mt.data.batches import Rows, plan_batches
-from mt.data.corpus import Corpus
+from mt.data.corpus import ORIGIN, Corpus
 from mt.data.feed import cut_batch
 from mt.data.prepare import prepare
 from mt.data.prepared import Prepared
 from mt.data.tokenizer import BOS, EOS, PAD, UNK
+from mt.data.vocabulary import Tokenizers
 from mt.device import choose_device
 from mt.distributed import ALONE, World
 from mt.errors import MtError
@@ -96,6 +98,13 @@ def started(config: Config, init_from: Path | None = None, world: World = ALONE)
     sizes = len(prepared.tokenizers.target), len(prepared.tokenizers.source)
     learner = make_learner(config, sizes[0], choose_device(config.train.device), sizes[1], world)
     return learner, start_or_resume(learner, prepared, console, world, init_from), prepared
+
+
+def prepared_in_memory(corpus: Corpus, tokenizers: Tokenizers, inputs_N: Sequence[int] = ()) -> Prepared:
+    """A training corpus as if it lay in a folder; inputs_N: the entry of data.train that each pair was read from."""
+    places = [(index, line) for line, index in enumerate(inputs_N or [0] * len(corpus), 1)]
+    origins = np.array(places, dtype=ORIGIN)
+    return Prepared(Path(), tokenizers, corpus, origins, valid={}, manifest={}, fingerprint="", lock=io.BytesIO())
 
 
 def first_batches(corpus: Corpus, config: Config, epoch: int = 0) -> list[Rows]:

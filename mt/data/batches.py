@@ -1,6 +1,5 @@
 """Length-bucketed batches (section 5.1), planned by a pure function, so that a run can resume at any batch."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -94,17 +93,6 @@ def micro_batches(rows: Rows, lengths_N2: Lengths, max_tokens: int, parts: int =
     count = -(-len(rows) * int(longest_R.max()) // max_tokens)
     count = -(-count // parts) * parts
     return np.array_split(rows, count)
-
-
-def batches_from(lengths_N2: Lengths, max_tokens: int, seed: int, cursor: Cursor) -> Iterator[tuple[Rows, Cursor]]:
-    """Endless batches from `cursor` on, each with the cursor of the batch that follows."""
-    epoch, start = cursor.epoch, cursor.batch
-    while True:
-        plan = plan_batches(lengths_N2, max_tokens, seed, epoch)
-        for index in range(start, len(plan)):
-            last = index + 1 == len(plan)
-            yield plan[index], Cursor(epoch + 1, 0) if last else Cursor(epoch, index + 1)
-        epoch, start = epoch + 1, 0
 
 
 def padding_share(plan: list[Rows], lengths_N2: Lengths) -> float:

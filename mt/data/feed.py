@@ -11,9 +11,11 @@ from typing import Self, TypeVar
 import numpy as np
 
 from mt.config import BatchConfig, Config
-from mt.data.batches import Cursor, Rows, batches_from, micro_batches, padding_share
+from mt.data.batches import Cursor, Rows, micro_batches, padding_share
 from mt.data.bpe_dropout import SOURCE, TARGET, BpeDropout
 from mt.data.corpus import Corpus
+from mt.data.epochs import batches_of_run
+from mt.data.prepared import Prepared
 from mt.data.vocabulary import Tokenizers
 
 T = TypeVar("T")
@@ -27,6 +29,7 @@ class MicroBatches:
     passes: Sequence[tuple[int, Corpus]]  # each with its number, which goes into the seed of its dropout
     tokens: int  # target tokens of the whole update, counted without BPE-dropout, as every process knows that number
     padding: float  # share of its positions
+    stage: int = 0  # how many of train.stages have begun
 
     def halved(self, times: int) -> Self:
         """Each pass cut into 2^times parts."""
@@ -83,12 +86,16 @@ def pairs_by_epoch(corpus: Corpus, tokenizers: Tokenizers, config: Config) -> Ca
 
 
 def updates_from(
-    cursor: Cursor, corpus: Corpus, tokenizers: Tokenizers, config: Config, rank: int = 0, processes: int = 1
+    update: int, cursor: Cursor, prepared: Prepared, config: Config, rank: int = 0, processes: int = 1
 ) -> Iterator[tuple[MicroBatches, Cursor]]:
-    """Endless updates from `cursor` on, with the passes of process `rank`, each with the cursor of the next update."""
-    take = pairs_by_epoch(corpus, tokenizers, config)
-    for rows, following in batches_from(corpus.lengths(), config.batch.tokens, config.seed, cursor):
-        yield cut_batch(corpus, rows, config.batch, rank, processes, partial(take, cursor.epoch)), following
+    """Endless updates from `cursor` on, with the passes of process `rank`, each with the cursor of the next update.
+
+    update: how many are done.
+    """
+    take = pairs_by_epoch(prepared.train, prepared.tokenizers, config)
+    for rows, stage, following in batches_of_run(prepared, config, update, cursor):
+        taken = partial(take, cursor.epoch)
+        yield replace(cut_batch(prepared.train, rows, config.batch, rank, processes, taken), stage=stage), following
         cursor = following
 
 

@@ -1,5 +1,6 @@
 """The charts of a run by update, as the report shows them."""
 
+import itertools
 from dataclasses import replace
 
 from mt.files import number
@@ -22,7 +23,7 @@ def run_figures(run: RunRecord) -> list[str]:
         _bleu_chart(run),
         line_chart("Validation perplexity", _validation_curves(run, "valid_perplexity"), perplexity, last),
         *map(_test_chart, run.curves),
-        line_chart("Learning rate", [Curve(_thinned(run, "rate"))], rate, last),
+        line_chart("Learning rate", [Curve(_thinned(run, "rate"))], rate, last, _stage_marks(run)),
         _speed_chart(run),
         line_chart("Gradient norm", [binned(points(run.updates, "gradient_norm"))], norm, last),
         line_chart("Padding", [binned(found)], padding, last),
@@ -72,6 +73,16 @@ def _test_chart(curve: Record) -> str:
     chart = line_chart("Test BLEU", [Curve(scheduled, dots=True)], _BLEU, last, marks)
     note = f"{isolated(curve.get('testset', ''))}; {isolated(curve.get('decoding', ''))}"
     return chart.replace("</h3>", f'</h3><p class="key">{note}</p>', 1)
+
+
+def _stage_marks(run: RunRecord) -> list[Mark]:
+    """Where each stage of `train.stages` begins."""
+    rates, marks = dict(points(run.updates, "rate")), []
+    stages = points(run.updates, "stage")
+    for (_, before), (update, stage) in itertools.pairwise(stages):
+        if stage != before and update in rates:
+            marks.append(Mark(update, rates[update], f"stage {stage:.0f} begins at update {update:,.0f}", hollow=True))
+    return marks
 
 
 def _speed_chart(run: RunRecord) -> str:

@@ -34,6 +34,7 @@ class Journal:
         self.console = console
         self.show: Callable[[int, str], None] = lambda update, status: None  # of a progress bar
         self.lowest = math.inf  # mean loss between two times of writing
+        self._stage: int | None = None  # of the last update
         self._hopeless = 0  # updates in a row whose loss was above that of guessing
         self._pending: list[tuple[dict[str, Any], Rows]] = []
 
@@ -50,6 +51,7 @@ class Journal:
             if not math.isfinite(record["loss"] + record["gradient_norm"]):
                 raise self._diverged(record, rows)
             self._look_for_hope(record)
+            self._say_stage(record)
             records.append(record)
             if self.log is not None:
                 self.log.write(record)
@@ -80,6 +82,15 @@ class Journal:
                 "try a lower optim.scale, a longer optim.warmup, or optim.clip_norm"
             )
         self.lowest = min(self.lowest, loss)
+
+    def _say_stage(self, record: dict[str, Any]) -> None:
+        stage = record.get("stage")
+        if stage and self._stage not in (None, stage):
+            weights = self.config.train.stages[stage - 1].weights
+            changes = [f"weight of {name} {weight:g}" for name, weight in weights.items()]
+            shown = ", ".join([*changes, f"rate {record['rate']:.2e}"])
+            self.console.say(f"update {record['update']:,}: stage {stage} begins: {shown}")
+        self._stage = stage
 
     def _look_for_hope(self, record: dict[str, Any]) -> None:
         """A run whose loss stays above that of guessing after warm-up will not come back."""

@@ -173,7 +173,7 @@ def take_updates(
 ) -> Progress:
     """The loop itself: update, report, validate and save, until a limit is reached or a stop asked for."""
     config, settings = learner.config, learner.config.train
-    updates = updates_from(progress.cursor, prepared.train, prepared.tokenizers, config, world.rank, world.size)
+    updates = updates_from(progress.update, progress.cursor, prepared, config, world.rank, world.size)
     batches = prefetched(updates)
     clock, stopped = time.perf_counter(), False
     try:

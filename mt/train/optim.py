@@ -14,24 +14,24 @@ def learning_rate(update: int, d_model: int, warmup: int) -> float:
     return float(d_model**-0.5 * min(update**-0.5, update * warmup**-1.5))
 
 
-def rate_of(update: int, config: Config) -> float:
-    """The rate of an update, counted from 1, by `optim.schedule`.
+def rate_of(update: int, config: Config, stage: int = 0) -> float:
+    """The rate of an update, counted from 1, by `optim.schedule`, times what the stage of the run says.
 
     paper: equation 3 times `optim.scale`. The others rise to `optim.rate` during the warm-up; constant stays there,
     linear falls from there and would reach 0 one update after the last. stable stays there and falls likewise during
     the last `optim.decay` of the updates (warm-up, stable, decay; Hu et al., 2024).
     """
-    optim, updates = config.optim, config.train.updates
+    optim, updates, scale = config.optim, config.train.updates, config.train.scale_of(stage)
     if optim.schedule == "paper":
-        return optim.scale * learning_rate(update, config.model.d_model, optim.warmup)
+        return scale * optim.scale * learning_rate(update, config.model.d_model, optim.warmup)
     falling = {"constant": 0, "linear": updates - optim.warmup, "stable": round(updates * optim.decay)}[optim.schedule]
     left = updates + 1 - update
-    return optim.rate * min(1.0, update / optim.warmup, left / (falling + 1) if falling else 1.0)
+    return scale * optim.rate * min(1.0, update / optim.warmup, left / (falling + 1) if falling else 1.0)
 
 
-def set_rate(optimizer: torch.optim.Optimizer, update: int, config: Config) -> float:
+def set_rate(optimizer: torch.optim.Optimizer, update: int, config: Config, stage: int = 0) -> float:
     """Set the rate of an update, counted from 1; returns it."""
-    rate = rate_of(update, config)
+    rate = rate_of(update, config, stage)
     for group in optimizer.param_groups:
         group["lr"] = rate
     return rate

@@ -5,6 +5,7 @@ import resource
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -15,6 +16,7 @@ from mt.checkpoint import list_checkpoints, load_checkpoint
 from mt.config import Config
 from mt.console import Console, duration
 from mt.data.batches import Lengths, Rows, plan_batches
+from mt.data.epochs import plan_epoch
 from mt.data.feed import MicroBatches, cut_batch, pairs_by_epoch
 from mt.data.prepared import Prepared
 from mt.device import choose_device, total_memory
@@ -30,6 +32,9 @@ from mt.train.validation import validate
 SENTENCES = 2  # translated in the rehearsal: the longest of the validation set
 
 
+Plans = dict[tuple[float, ...], list[Rows]]  # the batches of an epoch, by the weights of data.train
+
+
 class RehearsalError(MtError):
     """The run would fail later on."""
 
@@ -40,7 +45,7 @@ class Plan:
 
     parameters: int
     updates: int
-    updates_an_epoch: int
+    updates_an_epoch: Sequence[int]  # at this stage of the run, and at each that has other weights
     tokens_an_update: float  # target tokens, on average
     processes: int
     seconds_an_update: float  # estimated
@@ -57,7 +62,7 @@ class Plan:
             (
                 f"parameters    {self.parameters:,}",
                 f"updates       {self.updates:,} of about {self.tokens_an_update:,.0f} target tokens",
-                f"epochs        {self.updates / self.updates_an_epoch:.1f} of {self.updates_an_epoch:,} updates",
+                f"epochs        {self._epochs}",
                 f"processes     {self.processes}",
                 f"memory        {size(self.memory)} ({self.memory_of})",
                 f"checkpoint    {size(self.checkpoint)}; the rehearsal's took {self.checkpoint_seconds:.1f} s",
@@ -65,6 +70,12 @@ class Plan:
                 f"time          about {duration(self.updates * self.seconds_an_update)}, validations not counted",
             )
         )
+
+    @property
+    def _epochs(self) -> str:
+        if len(self.updates_an_epoch) == 1:
+            return f"{self.updates / self.updates_an_epoch[0]:.1f} of {self.updates_an_epoch[0]:,} updates"
+        return f"of {', then of '.join(f'{count:,}' for count in self.updates_an_epoch)} updates"
 
 
 def check_size(config: Config) -> None:
@@ -95,8 +106,8 @@ def rehearse(
     Raises RehearsalError when the disk is too small, OutOfMemoryError, WriteError.
     """
     config, lengths_N2 = learner.config, prepared.train.lengths()
-    plan = plan_batches(lengths_N2, config.batch.tokens, config.seed, progress.cursor.epoch)
-    heaviest = _heaviest(config, progress, prepared, plan, world)
+    plans = _plans(config, progress, prepared)
+    heaviest = _heaviest(config, progress, prepared, [rows for plan in plans.values() for rows in plan], world)
     seconds_a_token = _rehearse_update(learner, heaviest)
     one, checkpoint_seconds, disk, free = _checkpoint_bytes(learner, prepared), 0.0, 0, 0
     if world.is_main:
@@ -104,12 +115,13 @@ def rehearse(
         disk, free = _disk(config, progress, one)
         checkpoint_seconds = _rehearse_checkpoint(learner, progress, writer)
     world.barrier()
-    tokens = int(lengths_N2[:, 1].sum()) / len(plan)
+    plan = next(iter(plans.values()))
+    tokens = int(sum(lengths_N2[rows, 1].sum() for rows in plan)) / len(plan)
     memory, memory_of = _memory(learner.model.device)
     result = Plan(
         parameters=sum(parameter.numel() for parameter in learner.model.parameters()),
-        updates=_updates(config, progress, len(plan)),
-        updates_an_epoch=len(plan),
+        updates=_updates(config, progress, plans),
+        updates_an_epoch=[len(plan) for plan in plans.values()],
         tokens_an_update=tokens,
         processes=world.size,
         seconds_an_update=tokens * seconds_a_token / world.size,
@@ -129,11 +141,22 @@ def rehearse(
     return result
 
 
-def _updates(config: Config, progress: Progress, updates_an_epoch: int) -> int:
+def _plans(config: Config, progress: Progress, prepared: Prepared) -> Plans:
+    """The batches of an epoch at this stage of the run, then with all other weights that are to come."""
+    epoch = progress.cursor.epoch
+    stages = range(config.train.stage_at(progress.update, epoch), len(config.train.stages) + 1)
+    all_weights = dict.fromkeys(map(config.weights, stages))
+    return {weights: plan_epoch(prepared, config, epoch, weights) for weights in all_weights}
+
+
+def _updates(config: Config, progress: Progress, plans: Plans) -> int:
     """The updates still to be taken."""
-    limits = config.train
-    last = min(limits.updates, limits.epochs * updates_an_epoch) if limits.epochs else limits.updates
-    return max(0, last - progress.update)
+    limits, update = config.train, progress.update - progress.cursor.batch
+    for epoch in range(progress.cursor.epoch, limits.epochs):
+        if update >= limits.updates:
+            break
+        update += len(plans[config.weights(limits.stage_at(update, epoch))])
+    return max(0, (min(update, limits.updates) if limits.epochs else limits.updates) - progress.update)
 
 
 # --- An update ---------------------------------------------------------------------------------------------------

@@ -44,7 +44,7 @@ def take_update(
     gradient_norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
     if config.optim.clip_norm:
         torch.nn.utils.clip_grads_with_norm_(parameters, config.optim.clip_norm, gradient_norm)
-    rate = set_rate(optimizer, update, config)
+    rate = set_rate(optimizer, update, config, batches.stage)
     optimizer.step()
     if learner.ema:
         # At first the average forgets sooner: it would otherwise stay near the random weights of the start.
@@ -53,6 +53,7 @@ def take_update(
     return {
         **learner.loss.finish(figures),
         "rate": rate,
+        **({"stage": batches.stage} if config.train.stages else {}),
         "tokens": batches.tokens,
         "padding": batches.padding,
         "gradient_norm": gradient_norm,

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from helpers import free_port
 
-from mt.data_config import DataConfig
+from mt.config import Config
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -76,9 +76,9 @@ def test_every_command_of_every_page_runs(workplace: Path) -> None:
 def test_the_settings_that_a_page_shows_are_settings(page: Path) -> None:
     """Whole config files, or a line for each way to say one setting of `data`."""
     for _, text in blocks(page, "yaml"):
-        examples = [yaml.safe_load(text)["data"]] if text.startswith("#") else map(yaml.safe_load, text.splitlines())
-        for data in examples:
-            assert DataConfig.model_validate({"valid": "some/valid", **data}).train
+        lines = [{"data": yaml.safe_load(line)} for line in text.splitlines()]
+        for settings in [yaml.safe_load(text)] if text.startswith("#") else lines:
+            assert Config.model_validate({**settings, "data": {"valid": "some/valid", **settings["data"]}}).data.train
 
 
 @every_page

@@ -11,7 +11,7 @@ import torch
 from helpers import first_batches, losses_of_updates, mt, started, with_settings
 
 from mt.checkpoint import AVERAGED, load_checkpoint, prune_checkpoints, resumable_checkpoints, step_name
-from mt.config import Config
+from mt.config import Config, Stage
 from mt.config_file import load_config
 from mt.console import Console
 from mt.data.batches import Cursor
@@ -57,6 +57,30 @@ def test_with_it_a_resumed_run_is_the_uninterrupted_run_bit_for_bit(
     assert losses(tmp_path / "resumed") == losses(tmp_path / "straight")
     expected = newest(tmp_path / "straight")
     assert all(torch.equal(weight, expected[name]) for name, weight in newest(tmp_path / "resumed").items())
+
+
+def test_a_run_with_stages_goes_on_exactly_from_within_a_stage_and_from_where_one_begins(
+    toy_config: Config, toy_text: Path, tmp_path: Path, quiet: Console
+) -> None:
+    inputs = [Input(prefix=str(toy_text / "train"), name=name, tag=f"<{name}>") for name in ("old", "new")]
+    stages = (
+        Stage(update=2, weights={"old": 0.5, "new": 2}, scale=0.5),
+        Stage(update=6, weights={"old": 0}, scale=2),
+    )
+    settings = {"updates": 8, "checkpoint_every": 3, "keep": 9, "stages": stages}
+    toy_config = with_settings(toy_config, data={"train": tuple(inputs)}, train=settings)
+    train(with_settings(toy_config, train={"dir": tmp_path / "straight"}), quiet)
+    assert "stage 1 begins at update 3" in (tmp_path / "straight" / "report.html").read_text(encoding="utf-8")
+    for stop in (3, 6):
+        resumed = tmp_path / f"resumed-{stop}"
+        shutil.copytree(tmp_path / "straight", resumed)
+        for path in (resumed / "checkpoints").iterdir():
+            if path.name == AVERAGED or path.name > step_name(stop):
+                shutil.rmtree(path)
+        train(with_settings(toy_config, train={"dir": resumed}), quiet)
+        assert losses(resumed) == losses(tmp_path / "straight")
+        assert [record["stage"] for record in records(resumed) if "loss" in record] == [0, 0, 1, 1, 1, 1, 2, 2]
+        assert all(torch.equal(weight, newest(tmp_path / "straight")[name]) for name, weight in newest(resumed).items())
 
 
 def test_bpe_dropout_repeats_in_every_process(

@@ -1,13 +1,11 @@
 """Length-bucketed batches (section 5.1): complete, within budget, pure, and little padding."""
 
-import itertools
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mt.data.batches import Cursor, batches_from, micro_batches, padding_share, plan_batches
+from mt.data.batches import micro_batches, padding_share, plan_batches
 from mt.errors import DataError
 
 pairs_of_lengths = st.lists(st.tuples(st.integers(1, 60), st.integers(1, 60)), min_size=1, max_size=200)
@@ -71,17 +69,6 @@ def test_batches_are_full() -> None:
 def test_a_sentence_no_batch_can_hold_is_named() -> None:
     with pytest.raises(DataError, match="pair 2 has 99 tokens on one side, but a batch holds 50"):
         plan_batches(np.array([[3, 3], [99, 4]]), 50, 1, 0)
-
-
-@pytest.mark.parametrize("stop", [0, 1, 7, 40])
-def test_going_on_from_a_cursor_gives_the_batches_that_would_have_come(stop: int) -> None:
-    lengths_N2 = wmt_like_lengths(400)
-    whole = list(itertools.islice(batches_from(lengths_N2, 1_000, 3, Cursor()), 60))
-    cursor = whole[stop - 1][1] if stop else Cursor()
-    rest = itertools.islice(batches_from(lengths_N2, 1_000, 3, cursor), 60 - stop)
-    for (rows, place), (expected_rows, expected_place) in zip(rest, whole[stop:], strict=True):
-        assert place == expected_place
-        assert rows.tolist() == expected_rows.tolist()
 
 
 @given(pairs_of_lengths, st.integers(60, 200), st.sampled_from([1, 2, 3, 4]))

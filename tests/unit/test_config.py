@@ -165,6 +165,41 @@ def test_a_key_in_the_wrong_section_is_shown_its_home(tmp_path: Path) -> None:
         ("data: &a {train: [*a]}", "my.yaml:1: data.train.0 contains itself"),
         ("a: " + "[" * 5_000 + "]" * 5_000, "nested too deeply"),
         ("seed: 99999999999999999999", "seed: 1.000e+20 is too large"),
+        ("data: {train: {prefix: a, name: n}, valid: {prefix: b, name: n}}", "name is for data.train alone"),
+        ("train:\n stages:\n  - {scale: 2}", "my.yaml:3: train.stages.0: give exactly one of update, epoch"),
+        ("train:\n stages:\n  - {update: 9, epoch: 1, scale: 2}", "my.yaml:3: train.stages.0: give exactly one of"),
+        ("train:\n stages:\n  - {update: 9}", "my.yaml:3: train.stages.0: changes nothing"),
+        (
+            "train:\n stages:\n  - {update: 9, scal: 2}",
+            "my.yaml:3: train.stages.0.scal: unknown key; did you mean scale?",
+        ),
+        (
+            "train:\n stages:\n  - {update: 9, scale: 2}\n  - {update: 9, scale: 1}",
+            "my.yaml:4: train.stages.1.update: 9 does not come after 9, the stage before",
+        ),
+        (
+            "train:\n stages:\n  - {update: 9, scale: 2}\n  - {epoch: 10, scale: 1}",
+            "my.yaml:4: train.stages.1: the stages before count by update: count by one in all",
+        ),
+        (
+            "train:\n updates: 8\n stages:\n  - update: 8\n    scale: 2",
+            "my.yaml:4: train.stages.0.update: the run ends before 8: train.updates is 8",
+        ),
+        ("train: {epochs: 3, stages: [{epoch: 3, scale: 2}]}", "the run ends before 3: train.epochs is 3"),
+        (
+            "data: {train: {prefix: a, name: news}, valid: v}\ntrain:\n stages:\n  - update: 8\n    weights: {new: 2}",
+            "my.yaml:5: train.stages.0.weights.new: no input of data.train has this name (news)",
+        ),
+        ("train: {stages: [{update: 8, weights: {a: 1}}]}", "no input of data.train has this name (none has one yet"),
+        (
+            "data: {train: {prefix: a, name: n}, valid: v}\ntrain:\n stages:\n  - {update: 8, weights: {n: 0}}",
+            "my.yaml:4: train.stages.0.weights: leaves no text to train on",
+        ),
+        (
+            "data: {train: {prefix: a, name: n, weight: .5}, valid: v}\ntrain: {stages: [{epoch: 8, weights: {n: 1}}]}",
+            "my.yaml:2: train.stages.0.weights.n: a weight of 0.5 in data.train leaves some of its pairs out for good",
+        ),
+        ("train: {stages: [{update: 8, weights: {a: -1}}]}", "train.stages.0.weights.a: input should be greater than"),
     ],
 )
 def test_impossible_configs_are_refused_in_words(tmp_path: Path, text: str, message: str) -> None:
@@ -258,6 +293,7 @@ OTHERS: dict[str, str] = {
     "optim.schedule": "constant",
     "train.dir": "elsewhere",
     "train.consistency": "rdrop",
+    "train.stages": "[{update: 9, scale: 0.5}]",
     "train.best": "loss",
     "train.average": "4",
     "train.device": "cpu",

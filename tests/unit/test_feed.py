@@ -7,8 +7,9 @@ from itertools import chain, islice
 
 import numpy as np
 import pytest
+from helpers import prepared_in_memory
 
-from mt.config import BatchConfig, Config, TrainConfig
+from mt.config import BatchConfig, Config, Stage, TrainConfig
 from mt.data.batches import Cursor
 from mt.data.build import encode
 from mt.data.corpus import Corpus
@@ -16,6 +17,7 @@ from mt.data.feed import MicroBatches, cut_batch, prefetched, updates_from
 from mt.data.protect import Encoder
 from mt.data.tokenizer import train_tokenizer
 from mt.data.vocabulary import Tokenizers
+from mt.data_config import DataConfig, Input
 
 WORDS = ["the", "small", "green", "house", "walks", "over", "a", "large", "street", "and", "dreams", "of", "cats"]
 
@@ -35,8 +37,12 @@ def corpus(tokenizers: Tokenizers) -> Corpus:
 
 
 def config(bpe_dropout: float = 0.2, multiple: int = 4) -> Config:
+    """In the middle of an epoch, each pair begins to count twice."""
+    stage = Stage(update=9, weights={"words": 2}, scale=0.5)
     return Config(
-        batch=BatchConfig(tokens=400, micro_tokens=150, multiple=multiple), train=TrainConfig(bpe_dropout=bpe_dropout)
+        data=DataConfig(train=(Input(prefix="words", name="words"),), valid={"": (Input(prefix="others"),)}),
+        batch=BatchConfig(tokens=400, micro_tokens=150, multiple=multiple),
+        train=TrainConfig(bpe_dropout=bpe_dropout, stages=(stage,)),
     )
 
 
@@ -51,7 +57,7 @@ def passes(update: MicroBatches) -> list[Pass]:
 
 
 def dealt(corpus: Corpus, tokenizers: Tokenizers, rank: int, processes: int, count: int = 40) -> list[list[Pass]]:
-    updates = updates_from(Cursor(), corpus, tokenizers, config(), rank, processes)
+    updates = updates_from(0, Cursor(), prepared_in_memory(corpus, tokenizers), config(), rank, processes)
     return [passes(update) for update, _ in islice(updates, count)]
 
 
@@ -66,17 +72,19 @@ def test_several_processes_together_have_the_passes_of_one(corpus: Corpus, token
 def test_going_on_from_a_cursor_gives_the_updates_that_would_have_come(
     corpus: Corpus, tokenizers: Tokenizers, stop: int
 ) -> None:
-    whole = list(islice(updates_from(Cursor(), corpus, tokenizers, config()), 40))
+    prepared = prepared_in_memory(corpus, tokenizers)
+    whole = list(islice(updates_from(0, Cursor(), prepared, config()), 40))
     assert whole[-1][1].epoch > 1
     cursor = whole[stop - 1][1] if stop else Cursor()
-    rest = list(islice(updates_from(cursor, corpus, tokenizers, config()), 40 - stop))
+    rest = list(islice(updates_from(stop, cursor, prepared, config()), 40 - stop))
     assert [(passes(update), place) for update, place in rest] == [
         (passes(update), place) for update, place in whole[stop:]
     ]
 
 
 def test_bpe_dropout_changes_the_pieces_and_nothing_else(corpus: Corpus, tokenizers: Tokenizers) -> None:
-    without, with_dropout = (next(updates_from(Cursor(), corpus, tokenizers, config(rate)))[0] for rate in (0.0, 0.3))
+    prepared = prepared_in_memory(corpus, tokenizers)
+    without, with_dropout = (next(updates_from(0, Cursor(), prepared, config(rate)))[0] for rate in (0.0, 0.3))
     assert with_dropout.rows.tolist() == without.rows.tolist()
     assert (with_dropout.tokens, with_dropout.padding) == (without.tokens, without.padding)
     assert passes(with_dropout) != passes(without)

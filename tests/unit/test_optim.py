@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from mt.config import Config, ModelConfig, OptimConfig, TrainConfig
+from mt.config import Config, ModelConfig, OptimConfig, Stage, TrainConfig
 from mt.model.transformer import Transformer
 from mt.train.optim import learning_rate, load_optimizer, make_optimizer, optimizer_state, rate_of
 
@@ -96,6 +96,15 @@ def test_the_stable_rate_stays_at_its_peak_and_falls_at_the_end() -> None:
     assert rates[4] == pytest.approx(5e-4)
     assert set(rates[9:80]) == {1e-3}
     assert rates[80:] == pytest.approx([1e-3 * left / 21 for left in range(20, 0, -1)])
+
+
+@pytest.mark.parametrize("schedule", ["paper", "constant", "linear", "stable"])
+def test_a_stage_multiplies_the_rate_of_every_schedule(schedule: Literal["paper", "linear"]) -> None:
+    stages = (Stage(update=20, scale=0.3), Stage(update=50, weights={"a": 2}), Stage(update=70, scale=2))
+    plain = Config(optim=OptimConfig(schedule=schedule, warmup=10), train=TrainConfig(updates=100))
+    staged = plain.model_copy(update={"train": TrainConfig(updates=100, stages=stages)})
+    for stage, scale in enumerate((1, 0.3, 0.3, 2)):
+        assert rate_of(60, staged, stage) == pytest.approx(scale * rate_of(60, plain))
 
 
 def test_weight_decay_is_apart_from_the_gradient() -> None:
