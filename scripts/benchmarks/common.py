@@ -1,6 +1,7 @@
 """What the benchmarks share: sizes, random sentences, systems that take turns, and a line about the machine."""
 
 import importlib.util
+import json
 import multiprocessing
 import os
 import platform
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -108,7 +110,7 @@ def machine() -> str:
     parts += [f"{name}={os.environ[name]}" for name in limits if name in os.environ]
     if torch.cuda.is_available():
         parts.append(torch.cuda.get_device_name())
-    parts += [f"torch {torch.__version__}", f"load {os.getloadavg()[0]:.1f}", f"commit {_commit()}"]
+    parts += [f"torch {torch.__version__}", f"load {os.getloadavg()[0]:.1f}", f"commit {commit()}"]
     return ", ".join(parts)
 
 
@@ -124,11 +126,32 @@ def _processor() -> str:
     return f"{found['model name']} (family {found.get('cpu family')}, model {found.get('model')})"
 
 
-def _commit() -> str:
+def commit() -> str:
     """The commit of the code measured, marked where files differ from it."""
     command = ["git", "describe", "--always", "--dirty=, with changes"]
     found = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
     return found.stdout.strip() or "unknown"
+
+
+# --- Files of records ---------------------------------------------------------------------------------------------
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """What is in the file; a line that was cut off when a machine went away is no record."""
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        with suppress(json.JSONDecodeError):
+            records.append(json.loads(line))
+    return records
+
+
+def add_record(path: Path, record: dict[str, Any]) -> None:
+    """Add a line that is on disk when this returns."""
+    cut_off = path.exists() and path.stat().st_size and not path.read_bytes().endswith(b"\n")
+    with path.open("a", encoding="utf-8") as file:
+        file.write(("\n" if cut_off else "") + json.dumps(record) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
 
 
 # --- Systems in turns --------------------------------------------------------------------------------------------

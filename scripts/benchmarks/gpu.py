@@ -1,265 +1,206 @@
 #!/usr/bin/env python
-"""What mt makes of a GPU, as tables: ceilings, training, where an update's time goes, decoding.
+"""Measure what mt makes of a GPU, piece by piece, into a file of JSON lines.
 
-    scripts/benchmarks/gpu.py                     # everything, in about 20 minutes
-    scripts/benchmarks/gpu.py training --size big
-    scripts/benchmarks/gpu.py --toy               # on any machine, in seconds: shows that the script works, no more
+    scripts/benchmarks/gpu.py gpu.jsonl --minutes 9      # the next pieces; call it again until none is left
+    scripts/benchmarks/gpu_table.py gpu.jsonl            # what was found, as tables in Markdown
+    scripts/benchmarks/gpu.py toy.jsonl --toy            # on any machine: shows that the script works, no more
 
-In bfloat16, on random sentences of WMT-like lengths, 37,000 pieces, updates of 25,000 tokens. Each system has a process
-of its own, and they take turns. Tokens are real target tokens: padding never counts. "of the ceiling" is the share of
-the GPU's own rate of large products that a system's products have. Hugging Face takes part where transformers is
-installed. Whether a GPU computes what a CPU does, `pytest -m gpu` says.
+A piece has a process of its own and at most eight minutes. It is written down once it is done, so what is lost with a
+machine is one piece. What is in the file for the same code and GPU is not measured again; a piece that failed is there
+with its message, and tried again with --again. Hugging Face takes part where transformers is installed.
+--config trains a real run and scores it; --source, with --ckpt or that run, decodes real text. Whether a GPU computes
+what a CPU does, `pytest -m gpu` says, which is the second piece.
 """
 
 import argparse
-import statistics
+import hashlib
+import multiprocessing
+import os
+import signal
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from fnmatch import fnmatch
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
 
-import torch
-from common import SIZES, Size, System, advantage, chosen, machine, start
-from decode import Decode, hugging_face_decoding, marian_twin, our_decoding, random_sources
-from train import Task, Update, hugging_face, make_task, ours, plain
+os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # to ask for a GPU must not begin to use it, see `measure`
 
-from mt.device import choose_device, keep_freed_memory, repeat_exactly
-from mt.model.inference import inference_model
-from mt.model.transformer import Transformer, training_flops
+import gpu_pieces as pieces
+from common import SIZES, Size, add_record, commit, read_records
+from gpu_pieces import NOT_REPEATABLE, TOY, Scale
 
-PARTS = ("ceilings", "training", "profile", "decoding")
-CEILING_TURNS = 30
-PROFILED = 3  # updates
+from mt.config_file import load_config
+
+LIMIT = 8 * 60  # seconds that a piece may take
+PART = 5  # minutes of updates in one piece of a real run
+TRAINED = ("mt", "mt, compiled", "nn.Transformer, compiled", "MarianMTModel")
+DECODED = ("mt", "Hugging Face generate")
 
 
 @dataclass(frozen=True)
-class Scale:
-    """How much of everything."""
+class Piece:
+    """What is measured in one go."""
 
-    device: str = "cuda"
-    vocabulary: int = 37_000
-    pairs: int = 120_000
-    tokens: int = 25_000  # an update
-    windows: int = 10
-    updates: int = 10  # a window
-    square: int = 8_192  # rows and columns of the ceiling's matrices
-    copied: int = 2**30  # bytes
-    sentences: int = 2_048
-    decoded_together: tuple[int, ...] = (64, 256, 1_024)
-    decoding_turns: int = 3
-    compiled: bool = True
-
-
-TOY = Scale("cpu", 300, 100, 500, 2, 1, 64, 2**20, 8, (4,), 1, compiled=False)
+    name: str
+    seconds: int  # that it takes, about: where less time is left, it is not begun
+    measure: Callable[..., pieces.Found]
+    arguments: tuple[Any, ...] = ()
 
 
 def main() -> None:
+    options = parse_options()
+    end = time.monotonic() + 60 * options.minutes
+    identity = {"commit": code_version(options.commit), "device": device_name(options.toy)}
+    known = {record["piece"] for record in read_records(options.results) if identity.items() <= record.items()}
+    failed = {
+        record["piece"]
+        for record in read_records(options.results)
+        if identity.items() <= record.items() and record["status"] == "failed"
+    }
+    for piece in all_pieces(options):
+        if options.only and not any(fnmatch(piece.name, pattern) for pattern in options.only):
+            continue
+        if piece.name in known and not (options.again and piece.name in failed):
+            continue
+        left = end - time.monotonic()
+        if left < piece.seconds:
+            print(f"{piece.name}: takes about {piece.seconds} s; left for another call", flush=True)
+            continue
+        record = measure(piece, min(LIMIT, left))
+        if record["status"] == "cut short":
+            print(f"{piece.name}: not finished in the {left:.0f} s that were left; begun anew by the next call")
+            continue
+        add_record(options.results, {"piece": piece.name, **identity, **record})
+        print(f"{piece.name}: {record['status']} in {record['seconds']:.0f} s {record.get('error', '')}", flush=True)
+
+
+def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all by default")
-    parser.add_argument("--size", choices=["base", "big"], help="one of the two; both by default")
-    parser.add_argument("--systems", nargs="+", choices=[*TRAINERS, *DECODERS], help="those beside mt; by default all")
+    parser.add_argument("results", type=Path, metavar="RESULTS.jsonl", help="what is found is added here")
+    parser.add_argument("--minutes", type=float, default=9, help="for this call")
+    parser.add_argument("--only", nargs="+", metavar="PIECE", help="names or patterns, such as 'training base*'")
+    parser.add_argument("--again", action="store_true", help="try again what failed")
+    parser.add_argument("--list", action="store_true", help="only name the pieces")
+    parser.add_argument("--config", help="a config whose data are prepared: a real run, in its train.dir")
+    parser.add_argument("--train-minutes", type=int, default=15, help="of updates of that run, in all")
+    parser.add_argument("--ckpt", type=Path, help="the trained run to decode with; by default that of --config")
+    parser.add_argument("--source", type=Path, help="text to decode, such as newstest2014.en")
+    parser.add_argument("--reference", type=Path, help="its translations, for BLEU")
+    parser.add_argument("--commit", help="of the code, where the copy measured has no .git")
     parser.add_argument("--toy", action="store_true")
     options = parser.parse_args()
-    parts = options.parts or PARTS
-    if unknown := set(parts) - set(PARTS):
-        parser.error(f"no such part: {', '.join(sorted(unknown))}; the parts are {', '.join(PARTS)}")
+    if options.list:
+        parser.exit(message="".join(f"{piece.name} ({piece.seconds} s)\n" for piece in all_pieces(options)))
+    return options
+
+
+def all_pieces(options: argparse.Namespace) -> Iterator[Piece]:
+    """In the order of their worth: right before quick, training before decoding."""
     scale = TOY if options.toy else Scale()
-    names = ["toy"] if options.toy else [options.size] if options.size else ["base", "big"]
-    sizes = {name: Size(SIZES[name].model, scale.vocabulary) for name in names}
-    print(machine())
-    ceiling = ceilings(scale)
-    for name, size in sizes.items():
-        if "training" in parts:
-            training(scale, name, size, ceiling, options.systems)
-        if "profile" in parts:
-            profile(scale, name, size)
-    if "decoding" in parts:
-        decoding(scale, *next(iter(sizes.items())), options.systems)
+    sizes = {name: Size(SIZES[name].model, scale.vocabulary) for name in (["toy"] if options.toy else ["base", "big"])}
+    first, size = next(iter(sizes.items()))
+    yield Piece("environment", 10, pieces.environment)
+    yield Piece("tests", 300, pieces.gpu_tests)
+    yield Piece("ceilings", 20, pieces.ceilings, (scale,))
+    for name, of_name in sizes.items():
+        for trainer in TRAINED:
+            if scale.compiled or "compiled" not in trainer:
+                expected = (60 if name == "base" else 120) + 90 * ("compiled" in trainer)
+                yield Piece(f"training {name}, {trainer}", expected, pieces.training, (scale, trainer, of_name))
+    for name, of_name in sizes.items():
+        yield Piece(f"updates {name}", 180, pieces.updates, (scale, of_name))
+    for name, of_name in sizes.items():
+        yield Piece(f"profile {name}", 120, pieces.profile, (scale, of_name))
+    yield from run_pieces(scale, options)
+    for decoder in DECODED:
+        yield Piece(f"decoding {first}, {decoder}", 240, pieces.decoding, (scale, decoder, size))
+    yield from text_pieces(scale, options)
+    config = options.config or "demo"
+    yield Piece(f"resume {Path(config).stem}", 240, pieces.resuming, (scale, config))
+    if scale.compiled:
+        unrepeatable = f"mt, compiled, {NOT_REPEATABLE}"
+        yield Piece(f"training base, {unrepeatable}", 150, pieces.training, (scale, unrepeatable, size))
 
 
-def seconds(work: Callable[[], object], device: str) -> float:
-    """How long `work` takes, all it leaves to the GPU done."""
-    settle(device)
-    begun = time.perf_counter()
-    work()
-    settle(device)
-    return time.perf_counter() - begun
+def run_pieces(scale: Scale, options: argparse.Namespace) -> Iterator[Piece]:
+    """A real run, in parts, and its score."""
+    if not options.config:
+        return
+    name, run = Path(options.config).stem, load_config(options.config).train.dir
+    minutes = 0.05 if options.toy else PART
+    for part in range(1, 2 if options.toy else -(-options.train_minutes // PART) + 1):
+        yield Piece(f"run {name}, part {part}", PART * 60 + 150, pieces.training_for, (scale, options.config, minutes))
+    yield Piece(f"run {name}, score", 90, pieces.scoring, (scale, run, options.source, options.reference))
 
 
-def settle(device: str) -> None:
-    """Wait until the GPU has done what it was given."""
-    if device == "cuda":
-        torch.cuda.synchronize()
+def text_pieces(scale: Scale, options: argparse.Namespace) -> Iterator[Piece]:
+    """Real text, with real weights."""
+    ckpt = options.ckpt or (load_config(options.config).train.dir if options.config else None)
+    if ckpt is None or options.source is None:
+        return
+    text = (ckpt, options.source, options.reference)
+    for decoder in DECODED:
+        yield Piece(f"decoding {options.source.name}, {decoder}", 240, pieces.decoding_text, (scale, decoder, *text))
+    yield Piece(f"mt translate {options.source.name}", 120, pieces.translating, (scale, *text))
 
 
-# --- Ceilings ----------------------------------------------------------------------------------------------------
+# --- One piece ---------------------------------------------------------------------------------------------------
 
 
-def ceilings(scale: Scale) -> float:
-    """Print how quick products and copies are by themselves; returns the products' operations a second."""
-    system = start("ceilings", make_ceilings, scale)
-    _, (product, copy) = system.ask("ceilings")
-    system.end()
-    ceiling: float = product
-    print(f"\nceilings: {product / 1e12:,.1f} TFLOP/s (bfloat16, {scale.square:,} squared), {copy / 1e12:.3f} TB/s")
-    return ceiling
+def measure(piece: Piece, limit: float) -> dict[str, Any]:
+    """Run a piece in a process of its own, and end that and all it has started when it takes too long.
+
+    The process is forked, so that torch is imported once; nothing in this one may therefore begin to use the GPU.
+    """
+    fork = multiprocessing.get_context("fork")
+    ours, theirs = fork.Pipe()
+    begun = time.monotonic()
+    process = fork.Process(target=_answer, args=(theirs, piece))
+    process.start()
+    theirs.close()  # here, so that a process that dies is noticed
+    record: dict[str, Any] = {"status": "cut short" if limit < LIMIT else "failed", "error": f"over {limit:.0f} s"}
+    try:
+        if ours.poll(limit):
+            record = ours.recv()
+    except EOFError:
+        process.join()
+        record = {"status": "failed", "error": f"the process died, exit status {process.exitcode}"}
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid or 0, signal.SIGKILL)
+        process.join()
+    return {**record, "seconds": time.monotonic() - begun, "ended": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
 
 
-def make_ceilings(scale: Scale) -> Callable[[str], tuple[float, float]]:
-    def answer(_: str) -> tuple[float, float]:
-        n, device = scale.square, scale.device
-        a_NN, b_NN = (torch.randn(n, n, device=device, dtype=torch.bfloat16) for _ in range(2))
-        source = torch.randint(255, (scale.copied,), device=device, dtype=torch.uint8)
-        target = torch.empty_like(source)
-        products = [seconds(lambda: a_NN @ b_NN, device) for _ in range(CEILING_TURNS)]
-        copies = [seconds(lambda: target.copy_(source), device) for _ in range(CEILING_TURNS)]
-        return 2 * n**3 / statistics.median(products), 2 * scale.copied / statistics.median(copies)
-
-    return answer
+def _answer(connection: Connection, piece: Piece) -> None:
+    os.setsid()  # with all that it starts a group, which can be ended as one
+    try:
+        connection.send({"status": "done", "found": piece.measure(*piece.arguments)})
+    except BaseException as error:
+        trace = traceback.format_exc()[-3_000:]
+        connection.send({"status": "failed", "error": f"{type(error).__name__}: {error}"[:1_000], "trace": trace})
 
 
-# --- Training ----------------------------------------------------------------------------------------------------
-
-REPEATABLE = {"mt", "mt, compiled"}  # their results are the same bits each time
-COMPILED = {"mt, compiled", "mt, compiled, deterministic=no", "nn.Transformer, compiled"}
-TRAINERS: dict[str, Callable[[Task], Update]] = {
-    "mt": ours,
-    "mt, deterministic=no": ours,
-    "mt, compiled": partial(ours, compiled=True),
-    "mt, compiled, deterministic=no": partial(ours, compiled=True),
-    "nn.Transformer": plain,
-    "nn.Transformer, compiled": partial(plain, compiled=True),
-    "MarianMTModel": hugging_face,
-}
+# --- What was measured, and where ---------------------------------------------------------------------------------
 
 
-def gpu_task(scale: Scale, size: Size) -> Task:
-    return make_task(size, scale.pairs, scale.tokens, torch.bfloat16, choose_device(scale.device))
+def code_version(given: str | None) -> str:
+    """The commit; where files differ from it or it is not known, also a hash of the code."""
+    name: str = given or commit()
+    if not given and name.isalnum() and name != "unknown":
+        return name
+    folders = (pieces.ROOT / "mt", Path(__file__).parent)
+    code = b"".join(path.read_bytes() for folder in folders for path in sorted(folder.rglob("*.py")))
+    return f"{name}, code {hashlib.sha256(code).hexdigest()[:8]}"
 
 
-def training(scale: Scale, name: str, size: Size, ceiling: float, wanted: list[str] | None) -> None:
-    """Each system's tokens a second, the median of the windows in which they take turns."""
-    task = gpu_task(scale, size)
-    trainers = [trainer for trainer in TRAINERS if scale.compiled or trainer not in COMPILED]
-    systems = [start(trainer, make_trainer, trainer, scale, size) for trainer in chosen(trainers, wanted)]
-    for system in systems:  # load kernels, compile, find memory for all shapes
-        system.ask((len(task.batches) - 2 * scale.updates, 2 * scale.updates))
-    for window in range(scale.windows):
-        for system in systems:
-            system.take_turn((window * scale.updates, scale.updates))
-    flops = training_flops(size.model, size.vocabulary, task.corpus.lengths()) / task.tokens(task.batches)
-    print(f"\n{name}: {flops / 1e6:,.0f} MFLOP a target token; {scale.windows * scale.updates} updates a system")
-    print("\n| training | tokens/s | lowest | highest | of the ceiling | mt is | GiB | 100,000 updates |")
-    print("|---|---|---|---|---|---|---|---|")
-    for system in systems:
-        rate, (_, memory) = statistics.median(system.rates), system.ask("memory")
-        hours = 100_000 * task.tokens(task.batches) / len(task.batches) / rate / 3600
-        print(
-            f"| {system.name} | {rate:,.0f} | {min(system.rates):,.0f} | {max(system.rates):,.0f} "
-            f"| {rate * flops / ceiling:.1%} | {advantage(systems[0], system):.2f}x | {memory:.1f} | {hours:.2f} h |"
-        )
-    end(systems)
-
-
-def make_trainer(name: str, scale: Scale, size: Size) -> Callable[[tuple[int, int] | str], float]:
-    """A system that trains on the batches it is told and answers with their tokens; or with its peak `memory`, GiB."""
-    task = gpu_task(scale, size)
-    if name.startswith("mt"):
-        keep_freed_memory()
-    if name in REPEATABLE:
-        repeat_exactly(task.device)
-    update = TRAINERS[name](task)
-
-    def answer(question: tuple[int, int] | str) -> float:
-        if isinstance(question, str):
-            return torch.cuda.max_memory_allocated() / 2**30 if scale.device == "cuda" else 0.0
-        batches = task.some(*question)
-        for rows in batches:
-            update(rows)
-        settle(scale.device)
-        return task.tokens(batches)
-
-    return answer
-
-
-def end(systems: list[System]) -> None:
-    for system in systems:
-        system.end()
-
-
-# --- Where the time goes -----------------------------------------------------------------------------------------
-
-
-def profile(scale: Scale, name: str, size: Size) -> None:
-    """The kernels of some updates, by time."""
-    system = start("profile", make_profile, scale, size)
-    print(f"\n{name}: {PROFILED} updates of mt\n")
-    print(system.ask("table")[1])
-    system.end()
-
-
-def make_profile(scale: Scale, size: Size) -> Callable[[str], str]:
-    train = make_trainer("mt, compiled" if scale.compiled else "mt", scale, size)
-
-    def answer(_: str) -> str:
-        train((PROFILED, PROFILED))  # loads kernels
-        with torch.profiler.profile() as profiler:
-            train((0, PROFILED))
-        order = "self_device_time_total" if scale.device == "cuda" else "self_cpu_time_total"
-        table: str = profiler.key_averages().table(sort_by=order, row_limit=25, max_name_column_width=70)
-        return table
-
-    return answer
-
-
-# --- Decoding ----------------------------------------------------------------------------------------------------
-
-DECODERS = ("mt", "Hugging Face generate")
-
-
-def decoding(scale: Scale, name: str, size: Size, wanted: list[str] | None) -> None:
-    """Output tokens a second with random weights, every output as long as the longest source of its batch."""
-    systems = [start(decoder, make_decoder, decoder, scale, size) for decoder in chosen(DECODERS, wanted)]
-    print(f"\n{name}, bfloat16, {scale.sentences:,} sentences\n")
-    print("| decoding | beam | sentences together | tokens/s |")
-    print("|---|---|---|---|")
-    for beam in (1, 4):
-        for together in scale.decoded_together:
-            for system in systems:
-                system.ask((beam, together))  # loads kernels
-                system.rates.clear()
-            for _ in range(scale.decoding_turns):
-                for system in systems:
-                    system.take_turn((beam, together))
-            for system in systems:
-                print(f"| {system.name} | {beam} | {together:,} | {statistics.median(system.rates):,.0f} |", flush=True)
-    end(systems)
-
-
-def make_decoder(name: str, scale: Scale, size: Size) -> Callable[[tuple[int, int]], int]:
-    """A system that decodes all sentences, so many together, with some beam, and answers with its output tokens."""
-    device = choose_device(scale.device)  # for its settings: peers have them too
-    torch.manual_seed(1)
-    model = Transformer(size.model, size.vocabulary).eval()
-    sources = sorted(random_sources(scale.sentences, size.vocabulary), key=len, reverse=True)
-    decoding_with: Callable[[int], Decode]
-    if name == "mt":
-        keep_freed_memory()
-        ready = inference_model(model.to(device), torch.bfloat16)
-        decoding_with = partial(our_decoding, ready, forced=True)
-    else:
-        twin = marian_twin(model).to(device, torch.bfloat16)
-        decoding_with = partial(hugging_face_decoding, twin, forced=True)
-
-    def answer(question: tuple[int, int]) -> int:
-        beam, together = question
-        decode = decoding_with(beam)
-        batches = [sources[first : first + together] for first in range(0, len(sources), together)]
-        outputs = [output for batch in batches for output in decode(batch)]
-        settle(scale.device)
-        return sum(len(output) + 1 for output in outputs)
-
-    return answer
+def device_name(toy: bool) -> str:
+    found = "" if toy else pieces.printed("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
+    return found.partition("\n")[0] or ("toy" if toy else "cuda")
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from mt.device import keep_freed_memory
 from mt.model.layout import PAD
 from mt.model.positions import positional_encoding
 from mt.model.teacher_forcing import Batch
-from mt.train.learner import make_learner
+from mt.train.learner import Learner, make_learner
 from mt.train.loss import load_batch
 from mt.train.update import take_update
 
@@ -113,14 +113,18 @@ def make_system(name: str, options: argparse.Namespace) -> Callable[[tuple[int, 
 
 def ours(task: Task, compiled: bool = False) -> Update:
     """Each update in one pass."""
+    learner, numbers = our_learner(task, compiled), itertools.count(1)
+    return lambda rows: take_update(learner, cut_batch(task.corpus, rows, learner.config.batch), next(numbers))
+
+
+def our_learner(task: Task, compiled: bool) -> Learner:
     precision: Any = str(task.precision).removeprefix("torch.")
     config = Config(
         model=task.size.model,
         batch=BatchConfig(micro_tokens=ONE_PASS),
         train=TrainConfig(label_smoothing=SMOOTHING, precision=precision, compile=compiled),
     )
-    learner, numbers = make_learner(config, task.size.vocabulary, task.device), itertools.count(1)
-    return lambda rows: take_update(learner, cut_batch(task.corpus, rows, config.batch), next(numbers))
+    return make_learner(config, task.size.vocabulary, task.device)
 
 
 class PlainTransformer(nn.Module):

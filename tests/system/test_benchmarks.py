@@ -15,11 +15,16 @@ SYSTEM = rf"(?:{NUMBER}){{3}} +\d+% +\d+\.\d\dx{NUMBER}"  # a row of the tables 
 
 def benchmark(script: str, *options: object) -> str:
     """What a benchmark prints; it has to say what it ran on."""
+    output = printed(script, *options)
+    assert re.search(r"\d+ cores, .*torch \d.*, load \d.*, commit ", output), output
+    return output
+
+
+def printed(script: str, *options: object) -> str:
     environment = {**os.environ, "PYTHONPATH": str(BENCHMARKS.parents[1])}
     command = [sys.executable, str(BENCHMARKS / f"{script}.py"), *map(str, options)]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert not result.returncode, result.stdout + result.stderr
-    assert re.search(r"\d+ cores, .*torch \d.*, load \d.*, commit ", result.stdout), result.stdout
     return result.stdout
 
 
@@ -102,15 +107,30 @@ def test_serve_prints_a_row_for_each_number_of_clients(toy_run: Path, toy_text: 
     assert_row(rf" +alone +60 +0{NUMBER}{NUMBER}", output)
 
 
+GPU_PIECES = ("environment", "ceilings", "training*, mt", "updates*", "profile*", "run*", "decoding*, mt", "resume*")
+
+
 @pytest.mark.slow
-def test_gpu_prints_a_table_of_each_part() -> None:
-    output = benchmark("gpu", "--toy", "--systems", "nn.Transformer")
-    for trainer in ("mt", "nn.Transformer"):
-        assert_row(rf"\| {trainer} \|( [\d,.x%h ]+ \|){{7}}", output)
+def test_gpu_measures_each_piece_once_and_its_table_shows_them(toy_yaml: Path, toy_text: Path, tmp_path: Path) -> None:
+    results, text = tmp_path / "gpu.jsonl", toy_text / "test.en"
+    command = ("gpu", results, "--toy", "--config", toy_yaml, "--source", text, "--only", *GPU_PIECES)
+    assert "decoding test.en, mt: failed" in printed(*command, "--ckpt", tmp_path / "missing")
+    with results.open("a") as file:
+        file.write('{"piece": "cut off')
+    again = printed(*command, "--again")  # with the run that has been trained meanwhile
+    assert re.fullmatch(r"decoding test.en, mt: done in \d+ s \n", again), again
+
+    tables = benchmark("gpu_table", results)
+    number = r" [\d,.]+"
+    assert_row(rf"\| mt \|{number} \|{number} to{number} \| [\d.]+% \| 1.00x \|  \| 0 \|.*", tables)
+    assert_row(rf"\| one pass \|({number} \|){{5}} [CG]PU \|", tables)
+    assert_row(rf"\| `aten::mm` \|{number} \|{number}% \|{number} \|", tables)
     for beam in (1, 4):
-        assert_row(rf"\| mt \| {beam} \| 4 \| [\d,]+ \|", output)
-    assert "TFLOP/s" in output
-    assert "Self CPU" in output
+        row = rf"\| mt \| {beam} \| 4 \|{number} \|{number} to{number} \| 1.00x \|  \|"
+        assert len(re.findall(f"^{row}$", tables, flags=re.MULTILINE)) == 2, tables  # random weights, and trained ones
+    assert "Run toy, part 1: 12 updates" in tables
+    assert re.search(r"^Run toy, score, .*: BLEU \d", tables, flags=re.MULTILINE), tables
+    assert "the same bytes as the run left alone" in tables
 
 
 TOY_VARIANT = ("data.vocab_size=320", "model.d_model=16", "model.d_ff=32", "model.heads=2", "train.updates=2")
