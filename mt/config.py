@@ -5,13 +5,13 @@ Section numbers in comments point into "Attention Is All You Need" (Vaswani et a
 Each key is marked Recipe, Noted or Free: whether it may change when a stopped run goes on.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
-from mt.data_config import FIGURES, DataConfig, name_of
+from mt.data_config import FIGURES, DataConfig, Input, name_of
 from mt.setting_types import Free, Noted, OnResume, Recipe, Section
 
 
@@ -307,27 +307,35 @@ def differences(before: BaseModel, after: BaseModel) -> list[str]:
     ]
 
 
-def differing(configs: Sequence["Config"]) -> dict[str, list[str]]:
+def differing(configs: Sequence[Config]) -> dict[str, list[str]]:
     """The keys in which configurations differ, each with its value in every one of them; sources by their names."""
     found = [dict(_leaves(config.model_dump(mode="json"))) for config in configs]
     keys = dict.fromkeys(key for leaves in found for key in leaves)
     shown = {}
     for key in keys:
         values = [leaves.get(key) for leaves in found]
-        if any(value != values[0] for value in values):
-            names = [_sources(config, key) if _names_inputs(key) else "" for config in configs]
-            shown[key] = names if len(set(names)) > 1 else [str(value) for value in values]
+        if all(value == values[0] for value in values):
+            continue
+        if not _names_inputs(key):
+            shown[key] = [str(value) for value in values]
+        else:
+            names = [_sources(config, key, name_of) for config in configs]
+            shown[key] = names if len(set(names)) > 1 else [_sources(config, key, _in_full) for config in configs]
     return shown
 
 
-def _sources(config: "Config", key: str) -> str:
+def _sources(config: Config, key: str, shown: Callable[[Input], str]) -> str:
     """The sources of a split; those of named sets after the names."""
     parts = []
     for folder, inputs in config.data.splits.items():
         split, _, name = folder.partition("/")
         if f"data.{split}" == key and inputs:
-            parts.append((f"{name}: " if name else "") + ", ".join(name_of(source) for source in inputs))
+            parts.append((f"{name}: " if name else "") + ", ".join(map(shown, inputs)))
     return "; ".join(parts) or "none"
+
+
+def _in_full(source: Input) -> str:
+    return " ".join(f"{key}={value}" for key, value in source.model_dump(exclude_defaults=True).items())
 
 
 def _names_inputs(key: str) -> bool:

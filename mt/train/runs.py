@@ -102,7 +102,7 @@ def _is_run(folder: Path) -> bool:
 
 def _read(folder: Path) -> tuple[Run, Config | None]:
     """A run, and its settings where they can be read."""
-    name, metrics = folder.resolve().name, folder / METRICS
+    name, metrics = folder.name or folder.resolve().name, folder / METRICS
     changed = (metrics if metrics.exists() else folder).stat().st_mtime
     newest = max((folder / "checkpoints").glob("st[eo]p-*"), key=lambda path: (path.name[5:], path.name), default=None)
     updates = last_update(metrics)
