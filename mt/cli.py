@@ -392,9 +392,14 @@ def runs(
 
 @command
 def report(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, while it trains or later.")],
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN ...", help="A run, or several to compare; running or not.")
+    ],
+    output: Annotated[
+        Path | None, option("FILE", "Write here. Default: RUN/report.html; of several, compare.html.", "-o", "--output")
+    ] = None,
 ) -> None:
-    """Write RUN/report.html: curves, scores, samples, settings, data."""
-    from mt.evaluate.report import write_report
+    """Write RUN/report.html: curves, scores, samples, settings, data; or one page that compares several runs."""
+    from mt.evaluate.comparison import write_page
 
-    streams.write_out(f"{write_report(run)}\n")
+    streams.write_out(f"{write_page(runs, output)}\n")

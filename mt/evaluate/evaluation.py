@@ -1,5 +1,6 @@
 """`mt evaluate`: find the test set, translate it or read translations, score and compare them, show the results."""
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -19,6 +20,7 @@ from mt.files import read_lines, write_whole
 if TYPE_CHECKING:
     from mt.evaluate.models import Candidate  # brings torch, which scoring a file does not need
 
+OUTPUTS = "outputs"  # the folder of a run that keeps its output lines, a file for each test set
 _RESAMPLES = 1_000  # of the bootstrap
 
 
@@ -83,7 +85,7 @@ def _result_text(result: Result, sentences: int) -> str:
 def evaluate(request: Request, console: Console) -> Evaluation:
     """Score every system of a request, and compare them when there are several.
 
-    The scores of a run are also written into its scores.json.
+    The scores of a run are also written into its scores.json, and its output lines into its folder `outputs`.
     Raises UsageError, DataError or CheckpointError when something requested is missing or does not fit.
     """
     models = find_models(request)
@@ -99,6 +101,7 @@ def evaluate_on(testset: TestSet, request: Request, models: "Sequence[Candidate]
         if system.run is not None:
             found = score_dicts(result.scores, testset.title, system.name)
             add_records(system.run / "scores.json", found, ("testset", "system", "name"), console)
+            _keep_outputs(system.run / OUTPUTS, system, testset, console)
     translations = {system.name: system.translations for system in systems}
     return Evaluation(
         testset=testset.title,
@@ -210,7 +213,7 @@ def _contrast(first: System, system: System, testset: TestSet) -> Contrast:
     return Contrast(system.name, *largest_differences(*texts, sources=testset.sources))
 
 
-# --- Records in a run directory: lists of objects, which `mt report` reads -------------------------------------------
+# --- Records in a run directory, which `mt report` reads -------------------------------------------
 
 
 def add_records(path: Path, new: Sequence[dict[str, Any]], identity: Sequence[str], console: Console) -> None:
@@ -224,6 +227,18 @@ def add_records(path: Path, new: Sequence[dict[str, Any]], identity: Sequence[st
         write_whole(path, json.dumps([*kept, *new], ensure_ascii=False, indent=1) + "\n")
     except (DataError, WriteError) as error:
         console.warn(f"{error}; mt report will not show this result")
+
+
+def _keep_outputs(folder: Path, system: System, testset: TestSet, console: Console) -> None:
+    """Keep what a run made of a test set, beside what it is judged by; the next time on the same text replaces it."""
+    text = {"sources": testset.sources, "references": testset.references}
+    key = hashlib.sha256(json.dumps(text).encode()).hexdigest()[:16]
+    names = {"testset": testset.title, "system": system.name, "language": testset.target}
+    record = {**names, **text, "outputs": system.translations}
+    try:
+        write_whole(folder / f"{key}.json", json.dumps(record, ensure_ascii=False, indent=0) + "\n")
+    except WriteError as error:
+        console.warn(f"{error}; mt report will not compare these outputs")
 
 
 def _records(path: Path) -> list[dict[str, Any]]:

@@ -30,7 +30,7 @@ def read_run(folder: Path) -> RunRecord:
     """Read the files of a run directory; raises DataError when it holds neither metrics.jsonl nor config.yaml."""
     if not (folder / METRICS).exists() and not (folder / CONFIG).exists():
         raise DataError(f"{folder}: not a run directory: it holds neither {METRICS} nor {CONFIG}")
-    config, problem = _read_config(folder / CONFIG)
+    config, problem = settings_of(folder)
     records = read_metrics(folder / METRICS)
     updates = [record for record in records if "loss" in record]
     validations = [record for record in records if "valid_loss" in record or "valid_bleu" in record]
@@ -62,9 +62,10 @@ def read_run(folder: Path) -> RunRecord:
 # --- Files -------------------------------------------------------------------------------------------------------
 
 
-def _read_config(path: Path) -> tuple[Config | None, str]:
+def settings_of(folder: Path) -> tuple[Config | None, str]:
+    """The settings of a run, and what is wrong where they cannot be read."""
     try:
-        return parse_config(path.read_text(encoding="utf-8"), path.name), ""
+        return parse_config((folder / CONFIG).read_text(encoding="utf-8"), CONFIG), ""
     except FileNotFoundError:
         return None, "config.yaml is missing"
     except (ConfigError, OSError, UnicodeDecodeError) as error:

@@ -61,6 +61,9 @@ class _Series(TypedDict):
     shown: list[str]
 
 
+UPDATES = Axis("update")
+
+
 @dataclass(frozen=True)
 class _Scale:
     """Maps an axis to 0..1."""
@@ -74,8 +77,10 @@ class _Scale:
         return 0.5 if high <= low else min(max((value - low) / (high - low), 0.0), 1.0)
 
 
-def line_chart(name: str, curves: Sequence[Curve], y: Axis, last: float, marks: Sequence[Mark] = ()) -> str:
-    """A figure of curves over updates 0 to `last`; empty when there is no point to draw."""
+def line_chart(
+    name: str, curves: Sequence[Curve], y: Axis, last: float, marks: Sequence[Mark] = (), x: Axis = UPDATES
+) -> str:
+    """A figure of curves over 0 to `last`, in updates or what `x` says; empty when there is nothing to draw."""
     curves = [curve for curve in (_drawable(curve, y.log) for curve in curves) if curve.points]
     if not curves:
         return ""
@@ -90,7 +95,7 @@ def line_chart(name: str, curves: Sequence[Curve], y: Axis, last: float, marks: 
     series = [_series(curve, y) for curve in curves]
     ends = _end_labels([(y_scale(curve.points[-1][1]), _end_text(curve, y), curve.kind) for curve in curves])
     parts = [_y_axis(y_ticks, y_scale, y), _plot(name, drawn, _rules(y_ticks, y_scale), series, last), ends]
-    return _figure(name, key, [*parts, _x_axis([tick for tick in ticks(0, last) if tick <= last], x_scale, "update")])
+    return _figure(name, key, [*parts, _x_axis([tick for tick in ticks(0, last) if tick <= last], x_scale, x.title)])
 
 
 def histogram(name: str, counts: Sequence[tuple[str, Sequence[int]]], unit: str) -> str:
@@ -113,7 +118,7 @@ def histogram(name: str, counts: Sequence[tuple[str, Sequence[int]]], unit: str)
     drawn = [_line(replace(curve, points=_steps(curve.points, width)), x_scale, y_scale) for curve in curves]
     series = [_series(curve, y) for curve in curves]
     key = "".join(
-        f'<span class="{curve.kind}">{_swatch(curve)} {escape(curve.label)}: median {_median(values):,}, '
+        f'<span class="{curve.kind}">{swatch(curve.kind)} {escape(curve.label)}: median {_median(values):,}, '
         f"longest {len(values) - 1:,}</span>"
         for curve, (_, values) in zip(curves, counts, strict=True)
     )
@@ -306,7 +311,6 @@ def _median(counts: Sequence[int]) -> int:
     return 0
 
 
-def _swatch(curve: Curve) -> str:
-    return (
-        f'<svg class="swatch" viewBox="0 0 18 8" aria-hidden="true"><path class="line {curve.kind}" d="M0 4H18"/></svg>'
-    )
+def swatch(kind: str) -> str:
+    """A piece of a curve of this kind, for a legend."""
+    return f'<svg class="swatch" viewBox="0 0 18 8" aria-hidden="true"><path class="line {kind}" d="M0 4H18"/></svg>'

@@ -122,11 +122,14 @@ def _sample(records: Sequence[Record], index: int, languages: tuple[str, str]) -
         return ""
     source, reference = str(given.get("source", "")), str(given.get("reference", ""))
     src, tgt = languages
-    rows = [_line("source", escape(source), src, "given"), _line("reference", escape(reference), tgt, "given")]
+    rows = [
+        sample_line("source", escape(source), src, "given"),
+        sample_line("reference", escape(reference), tgt, "given"),
+    ]
     for record, sample in found:
         if sample and sample.get("source") == given.get("source"):
             label = f"average of {record['averaged']}" if record.get("averaged") else f"{record['update']:,}"
-            rows.append(_line(label, _marked(str(sample.get("translation", "")), reference), tgt, ""))
+            rows.append(sample_line(label, _marked(str(sample.get("translation", "")), reference), tgt, ""))
     return f'<article><dl class="keyed">{"".join(rows)}</dl></article>\n'
 
 
@@ -135,7 +138,8 @@ def _at(samples: Any, index: int) -> Record | None:
     return sample if isinstance(sample, dict) else None
 
 
-def _line(label: str, text: str, language: str, kind: str) -> str:
+def sample_line(label: str, text: str, language: str, kind: str) -> str:
+    """What a sentence is, and its text as HTML; `kind` is given where no model made it."""
     return f'<dt>{escape(label)}</dt><dd class="{kind}" lang="{escape(language)}" dir="auto">{text}</dd>'
 
 

@@ -35,7 +35,7 @@ def run_figures(run: RunRecord) -> list[str]:
 def _loss_chart(run: RunRecord) -> str:
     training = replace(binned(points(run.updates, "loss")), label="train", kind="soft")
     validation = [replace(curve, label=curve.label or "valid") for curve in _validation_curves(run, "valid_loss")]
-    axis = Axis("nats per target token; labels are smoothed in training only", _two_decimals)
+    axis = Axis("nats per target token; labels are smoothed in training only", two_decimals)
     return line_chart("Loss", [training, *validation], axis, run.last)
 
 
@@ -100,7 +100,7 @@ def _steps_chart(run: RunRecord) -> str:
     """How many steps a piece takes until it halts, where the model decides it."""
     encoder = replace(binned(points(run.updates, "encoder_steps")), label="encoder", kind="soft")
     decoder = replace(binned(points(run.updates, "decoder_steps")), label="decoder")
-    axis = Axis("steps, mean over the pieces of an update", _two_decimals)
+    axis = Axis("steps, mean over the pieces of an update", two_decimals)
     return line_chart("Steps until a piece halts", [encoder, decoder], axis, run.last)
 
 
@@ -111,7 +111,8 @@ def _thinned(run: RunRecord, key: str) -> list[Point]:
     return found[::step] + (found[-1:] if (len(found) - 1) % step else [])
 
 
-def _two_decimals(value: float) -> str:
+def two_decimals(value: float) -> str:
+    """A loss, or another small number; a large one with three digits."""
     return f"{value:.2f}" if abs(value) < 1000 else _three_digits(value)
 
 
