@@ -103,6 +103,12 @@ def test_every_config_file_survives_being_written_and_read(path: Path) -> None:
     assert parse_config(dump_config(config), "again") == config
 
 
+def test_the_general_models_differ_in_nothing_but_their_direction() -> None:
+    there, back = (load_config(CONFIGS / name) for name in ("general.yaml", "general-de-en.yaml"))
+    named = ["data.dir", "data.src", "data.tgt", "train.dir"]
+    assert [line.partition(":")[0] for line in differences(there, back)] == named
+
+
 def test_a_config_names_its_own_folders(tmp_path: Path) -> None:
     config = load_config(write(tmp_path, "seed: 3"))
     assert (config.data.dir, config.train.dir) == (Path("data/my"), Path("runs/my"))
