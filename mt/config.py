@@ -146,6 +146,7 @@ class TrainConfig(Section):
     precision: Recipe[Literal["auto", "float32", "bfloat16"]] = "auto"  # of products; weights stay float32
     compile: Noted[bool] = False  # fuse what is not a matrix product, for a GPU: a minute's compiling at each start
     deterministic: Noted[bool] = True  # on a GPU: the same bits each time, as on a CPU, so that resuming is exact
+    shard: Free[Literal["none", "optimizer"]] = "none"  # optimizer: each process has a share of Adam's state
     recompute: Free[bool] = False  # compute activations again in the backward pass: less memory, a third more work
 
     @model_validator(mode="after")
@@ -229,6 +230,15 @@ class Config(Section):
             raise ValueError(
                 "data.vocab separate numbers the pieces of each language in its own way, but model.embeddings tied has "
                 "one matrix for both: set model.embeddings=decoder, or separate"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _shares_can_be_stepped_on(self) -> Self:
+        if self.train.shard == "optimizer" and self.optim.name == "muon":
+            raise ValueError(
+                "train.shard optimizer cuts matrices into shares, but optim.name muon steps on whole ones: set "
+                "optim.name=adamw, or train.shard=none"
             )
         return self
 

@@ -29,6 +29,10 @@ SILENCE = timedelta(minutes=10)
 PATIENCE = timedelta(hours=12)
 CLOSING_SECONDS = 60  # in which the others save and end after one has died
 
+# Torch 2.13 has other names for these.
+_reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+
 T = TypeVar("T")
 
 
@@ -44,8 +48,8 @@ class WorkerError(MtError):
 class World:
     """The processes that train together, seen from one of them.
 
-    Collective are `sum`, `start_sum`, `max`, `any`, `gather`, `broadcast`, `broadcast_tensors`, `barrier` and
-    `main_first`: every process calls them, in the same order. Each raises LostContactError when another process is
+    Collective are `sum`, `max`, `any`, `gather`, `broadcast`, `broadcast_tensors`, `barrier`, `main_first` and all that
+    starts something: every process calls them, in the same order. Each raises LostContactError when another process is
     gone or silent.
     """
 
@@ -81,6 +85,20 @@ class World:
         """Begin to replace a tensor by its sum over all processes; what is returned waits until it is there."""
         with _contact():
             return partial(_wait, dist.all_reduce(tensor, async_op=True))
+
+    def share_of(self, tensor: Tensor) -> Tensor:
+        """This process's part of a flat tensor, of as many equal ones as there are processes."""
+        return tensor.chunk(self.size)[self.rank]
+
+    def start_sum_of_shares(self, tensor: Tensor) -> Callable[[], None]:
+        """As `start_sum`, but the sum is only in this process's share; in the rest is nothing of use."""
+        with _contact():
+            return partial(_wait, _reduce_scatter(self.share_of(tensor), tensor, async_op=True))
+
+    def start_join(self, tensor: Tensor) -> Callable[[], None]:
+        """Begin to fill a flat tensor with the processes' shares of it; what is returned waits until they are there."""
+        with _contact():
+            return partial(_wait, _all_gather(tensor, self.share_of(tensor), async_op=True))
 
     def max(self, number: int) -> int:
         """The largest of the processes' numbers; all must call within SILENCE."""

@@ -36,22 +36,40 @@ class Learner:
         """What a checkpoint keeps: the weights one translates with, and by name what training needs beside them.
 
         With a moving average on, it is what one translates with; the weights in training then stand beside the
-        optimiser's state, as `PARAMETER.raw`. Nothing is copied.
+        optimiser's state, as `PARAMETER.raw`. Nothing is copied, unless each process has but a share of it: then all
+        call this together.
         """
-        weights, beside = self.model.state_dict(), optimizer_state(self.optimizer, self.model)
+        state_of = optimizer_state if self.exchange.shares is None else self.exchange.shares.state
+        weights, beside = self.model.state_dict(), state_of(self.optimizer, self.model)
         for (name, raw), average in zip(self.model.named_parameters(), self.ema, strict=bool(self.ema)):
             beside[f"{name}.raw"], weights[name] = raw.detach(), average
         return weights, beside
 
     def load(self, weights: Mapping[str, Tensor], beside: Mapping[str, Tensor] | None = None) -> None:
-        """Put back what `state` gave; or begin with these weights, where nothing is given beside them."""
+        """Put back what `state` gave; or begin with these weights, where nothing is given beside them.
+
+        In a world of several the main process does so, and all follow it.
+        """
         self.model.load_state_dict(weights)
         for parameter, average in zip(self.model.parameters(), self.ema, strict=bool(self.ema)):
             average.copy_(parameter.detach())
         if beside is not None:
-            load_optimizer(self.optimizer, self.model, beside)
+            if self.exchange.shares is None:
+                load_optimizer(self.optimizer, self.model, beside)
             for name, parameter in self.model.named_parameters() if self.ema else ():
                 parameter.data.copy_(beside[f"{name}.raw"])
+
+    def follow_main(self, beside: Mapping[str, Tensor] | None = None) -> None:
+        """Take over what the main process has loaded; in it, `beside` is what was loaded beside the weights.
+
+        So only the main process's machine needs to hold the run.
+        """
+        world, shares = self.exchange.world, self.exchange.shares
+        world.broadcast_tensors([*(parameter.detach() for parameter in self.model.parameters()), *self.ema])
+        if shares is None:
+            world.broadcast_tensors([*optimizer_state(self.optimizer, self.model).values()])
+        else:
+            shares.load(self.optimizer, self.model, beside)
 
     def fitting_config(self) -> Config:
         """The config with batches as small as memory has turned out to need them."""
@@ -98,11 +116,12 @@ def make_learner(
         rows = 2 + min(config.batch.micro_tokens, 8_192) // 40 if config.train.compile else 2  # pieces as in training
         order = _order_of_gradients(model, loss, precision, rows)
         parameters = order if world.size > 1 else parameters
+    exchange = GradientExchange(parameters, world, shard=config.train.shard == "optimizer")
     learner = Learner(
         config=config,
         model=model,
-        exchange=GradientExchange(parameters, world),
-        optimizer=make_optimizer(model, config.optim),
+        exchange=exchange,
+        optimizer=make_optimizer(model if exchange.shares is None else exchange.shares.parameters, config.optim),
         loss=loss,
         precision=precision,
     )

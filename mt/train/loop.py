@@ -196,12 +196,16 @@ def take_updates(
                     continue
                 if world.is_main:
                     progress = _checkpoint(learner, progress, result, writer, journal)
+                else:
+                    learner.state()  # of which this process may have a share
                 progress = Progress.from_state(world.broadcast(progress.state()))
                 clock = time.perf_counter()
                 continue  # patience may be at its end now, or a stop asked for
             if stopped:
-                if world.is_main and progress.update:
+                if progress.update and world.is_main:
                     writer.save(learner, progress, stop_name(progress.update))
+                elif progress.update:
+                    learner.state()  # as above
                 world.barrier()  # whoever leaves first takes the others with it
                 raise _stopped(progress)
             if ended:
@@ -219,7 +223,8 @@ def take_updates(
             progress = progress.after_update(next_cursor, seconds)
             journal.add({"update": update, "epoch": epoch, **record, "seconds": seconds}, micro_batches.rows)
     except LostContactError as error:
-        if learner.model.device.type == "cuda":  # losses and weights may wait for an exchange that never ends
+        # On a GPU losses and weights may wait for an exchange that never ends; shares are gone with their process.
+        if learner.model.device.type == "cuda" or learner.exchange.shares is not None:
             raise LostContactError(f"{error}; the same command goes on from the newest checkpoint") from None
         journal.write()
         raise _saved_alone(learner, progress, writer, world, error) from None

@@ -113,7 +113,12 @@ def rehearse(
     if world.is_main:
         _rehearse_validation(learner, prepared)
         disk, free = _disk(config, progress, one)
+        writer.wait()
+    world.barrier()
+    if world.is_main:
         checkpoint_seconds = _rehearse_checkpoint(learner, progress, writer)
+    else:
+        learner.state()  # of which this process may have a share
     world.barrier()
     plan = next(iter(plans.values()))
     tokens = int(sum(lengths_N2[rows, 1].sum() for rows in plan)) / len(plan)

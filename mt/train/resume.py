@@ -19,7 +19,6 @@ from mt.distributed import World
 from mt.errors import CheckpointError
 from mt.run_folder import Choice, begun_with, check_settings, choose_checkpoint
 from mt.train.learner import Learner
-from mt.train.optim import optimizer_state
 from mt.train.progress import Progress
 
 FINE_TUNING = {"schedule": "constant", "warmup": 100}  # of optim
@@ -108,18 +107,16 @@ def start_or_resume(
     Returns where the run goes on. Raises CheckpointError when none of its checkpoints is whole, or the data changed.
     """
     world = world or World()
-    progress = Progress(data=prepared.fingerprint)
+    progress, beside = Progress(data=prepared.fingerprint), None
     if world.is_main:
         checkpoint = _newest_good(learner.config.train.dir, console)
         if checkpoint is not None:
-            progress = _resume(learner, checkpoint, prepared)
+            progress, beside = _resume(learner, checkpoint, prepared), checkpoint.optimizer
             console.say(f"resuming from {checkpoint.path} at update {progress.update:,}")
         elif init_from is not None:
             _warm_start(learner, prepared, choose_checkpoint(init_from), console)
-    if world.size > 1:  # so that only the main process's machine needs to hold the run
-        parameters = [parameter.detach() for parameter in learner.model.parameters()]
-        moments = optimizer_state(learner.optimizer, learner.model).values()
-        world.broadcast_tensors([*parameters, *moments, *learner.ema])
+    if world.size > 1:
+        learner.follow_main(beside)
     progress = Progress.from_state(world.broadcast(progress.state()))
     learner.halvings = progress.halvings
     return progress

@@ -39,13 +39,15 @@ def take_update(
     update left undone: the weights stay as they were.
     Returns the update's figures; those that are tensors are not waited for.
     """
-    optimizer, config, parameters = learner.optimizer, learner.config, learner.exchange.parameters
+    optimizer, config, exchange = learner.optimizer, learner.config, learner.exchange
     figures = accumulate(learner, batches, update, stopping)
-    gradient_norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    gradient_norm = exchange.norm()
     if config.optim.clip_norm:
-        torch.nn.utils.clip_grads_with_norm_(parameters, config.optim.clip_norm, gradient_norm)
+        torch.nn.utils.clip_grads_with_norm_(exchange.stepped, config.optim.clip_norm, gradient_norm)
     rate = set_rate(optimizer, update, config, batches.stage)
     optimizer.step()
+    if exchange.shares is not None:
+        exchange.shares.join()
     if learner.ema:
         # At first the average forgets sooner: it would otherwise stay near the random weights of the start.
         decay = min(config.train.ema, (1 + update) / (10 + update))

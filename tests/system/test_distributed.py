@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from datetime import timedelta
 from itertools import count
 from pathlib import Path
@@ -35,6 +36,7 @@ from mt.data.prepare import prepare
 from mt.distributed import World, joined
 from mt.run_files import read_metrics
 from mt.train.exchange import ALIGNMENT
+from mt.train.learner import Learner
 from mt.train.loop import train
 from mt.train.stop import Interrupted
 from mt.train.update import take_update
@@ -73,6 +75,12 @@ def config(toy_config: Config, quiet: Console) -> Config:
     return config
 
 
+@pytest.fixture
+def many_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A toy's gradients in more than one part."""
+    monkeypatch.setattr("mt.train.exchange.PART_BYTES", 2_000)
+
+
 def in_folder(config: Config, folder: Path, **settings: Any) -> Config:
     return with_settings(config, train={"dir": folder, **settings})
 
@@ -87,11 +95,11 @@ def test_a_world_of_one_needs_nobody() -> None:
     assert (world.max(7), world.any(False), world.owns(1)) == (7, False, True)
 
 
-@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize(("size", "shard"), [(2, "none"), (4, "none"), (4, "optimizer")])
 def test_several_processes_train_the_run_that_one_trains(
-    config: Config, tmp_path: Path, quiet: Console, size: int
+    config: Config, tmp_path: Path, quiet: Console, many_parts: None, size: int, shard: str
 ) -> None:
-    one, several = in_folder(config, tmp_path / "one"), in_folder(config, tmp_path / "several")
+    one, several = in_folder(config, tmp_path / "one"), in_folder(config, tmp_path / "several", shard=shard)
     train(one, quiet)
     assert statuses(fork_world(size, lambda: train(several, quiet))) == [0] * size
     assert_same_run(one.train.dir, several.train.dir)
@@ -108,7 +116,11 @@ def test_without_dropout_any_number_of_processes_is_the_same_run(
     assert_same_run(one.train.dir, three.train.dir)
 
 
-def test_a_run_stops_on_two_processes_and_goes_on_with_one(config: Config, tmp_path: Path, quiet: Console) -> None:
+@pytest.mark.parametrize("shard", ["none", "optimizer"])
+def test_a_run_stops_on_two_processes_and_goes_on_with_one(
+    config: Config, tmp_path: Path, quiet: Console, shard: str
+) -> None:
+    config = with_settings(config, train={"ema": 0.9, "shard": shard})
     one, changing = in_folder(config, tmp_path / "one"), in_folder(config, tmp_path / "changing")
     train(one, quiet)
     first = in_folder(config, tmp_path / "changing", updates=5, checkpoint_every=5)
@@ -147,12 +159,6 @@ def test_a_stop_asked_of_one_process_in_an_update_leaves_it_undone_in_all(config
     assert statuses(children) == [0, 0], (tmp_path / "errors").read_text()
 
 
-@pytest.fixture
-def many_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A toy's gradients in more than one part."""
-    monkeypatch.setattr("mt.train.exchange.PART_BYTES", 2_000)
-
-
 def test_each_gradient_is_sent_once_and_most_while_the_last_backward_pass_runs(
     config: Config, tmp_path: Path, many_parts: None
 ) -> None:
@@ -172,7 +178,7 @@ def test_each_gradient_is_sent_once_and_most_while_the_last_backward_pass_runs(
                 sent = [math.prod(e.input_shapes[0]) for e in events if e.name == "gloo:all_reduce"]
                 *parts, figures, answer = sorted(sent, reverse=True)
                 assert len(parts) > 4
-                assert 0 <= sum(parts) - sum(weights) < ALIGNMENT * len(weights)
+                assert 0 <= sum(parts) - sum(weights) < ALIGNMENT * (len(weights) + 2 * len(parts))
                 assert (figures, answer) == (1, 1)
                 starts = sorted(e.time_range.start for e in events if e.name == "c10d::allreduce_")
                 finished = sorted(e.time_range.end for e in events if e.name == "torch::autograd::AccumulateGrad")
@@ -210,6 +216,57 @@ def test_memory_that_runs_out_in_one_process_costs_no_update(
             assert learner.halvings == world.rank
             weights = torch.cat([parameter.detach().flatten() for parameter in learner.model.parameters()])
             assert len({hash(tuple(each)) for each in world.gather(weights.tolist())}) == 1
+
+    children = fork_world(2, work, tmp_path / "errors")
+    assert statuses(children) == [0, 0], (tmp_path / "errors").read_text()
+
+
+def test_a_process_keeps_a_share_of_the_optimiser_and_computes_the_same(
+    config: Config, tmp_path: Path, many_parts: None
+) -> None:
+    """Bit for bit, as two numbers have one sum; a checkpoint does not show it, and goes on exactly."""
+    rows = first_batches(started(config)[2].train, config)[:4]
+    sharded = with_settings(config, train={"shard": "optimizer"})
+
+    def work() -> None:
+        with joined(torch.device("cpu")) as world:
+
+            def norms(learner: Learner, first: int, last: int) -> list[float]:
+                updates = range(first, last + 1)
+                cut = [cut_batch(prepared.train, rows[n - 1], config.batch, world.rank, world.size) for n in updates]
+                records = [take_update(learner, batches, n) for n, batches in zip(updates, cut, strict=True)]
+                return [float(record["gradient_norm"]) for record in records]
+
+            (plain, _, prepared), (straight, *_), (before, *_), (after, *_) = (
+                started(each, world=world) for each in (config, sharded, sharded, sharded)
+            )
+            expected = norms(plain, 1, 3)
+            with profile(record_shapes=True) as record:
+                assert norms(straight, 1, 3) == pytest.approx(expected, rel=1e-6)
+            norms(before, 1, 2)
+            weights, beside = before.state()
+            if world.is_main:
+                after.load(weights, beside)
+            after.follow_main(beside if world.is_main else None)
+            norms(after, 3, 3)
+            (weights, beside), *others = (learner.state() for learner in (plain, straight, after))
+            for same, as_well in others:
+                assert list(as_well) == list(beside)
+                assert all(torch.equal(same[name], weights[name]) for name in weights)
+                assert all(torch.equal(as_well[name], beside[name]) for name in beside)
+            kept, of_all = (
+                sum(value.numel() for state in learner.optimizer.state.values() for value in state.values())
+                for learner in (straight, plain)
+            )
+            assert kept < 0.55 * of_all
+            sent: Counter[str] = Counter()
+            for event in record.events():
+                if event.name.startswith("gloo:"):
+                    sent[event.name] += math.prod(event.input_shapes[0])
+            # Gloo sums the whole for a share of it; beside that a loss, a norm and an answer.
+            size = sent["gloo:all_reduce"] - 3 * 3
+            assert 0 <= size // 3 - sum(weight.numel() for weight in weights.values()) < ALIGNMENT * 2 * len(weights)
+            assert sent["gloo:all_gather"] == size // 2
 
     children = fork_world(2, work, tmp_path / "errors")
     assert statuses(children) == [0, 0], (tmp_path / "errors").read_text()
