@@ -272,11 +272,12 @@ def test_a_process_keeps_a_share_of_the_optimiser_and_computes_the_same(
     assert statuses(children) == [0, 0], (tmp_path / "errors").read_text()
 
 
-@pytest.mark.parametrize("lost", [0, 1])
+@pytest.mark.parametrize(("lost", "shard"), [(0, "none"), (1, "none"), (1, "optimizer")])
 def test_a_lost_process_ends_the_others_and_costs_nothing_that_was_saved(
-    config: Config, tmp_path: Path, quiet: Console, lost: int
+    config: Config, tmp_path: Path, quiet: Console, lost: int, shard: str
 ) -> None:
-    endless = in_folder(config, tmp_path / "run", updates=100_000, checkpoint_every=10)
+    """The main process saves where it is, unless the other has a share of that."""
+    endless = in_folder(config, tmp_path / "run", updates=100_000, checkpoint_every=10, shard=shard)
     children = fork_world(2, lambda: train(endless, quiet), tmp_path / "errors")
     wait_for_updates(endless.train.dir, 22)  # by then the checkpoint of update 10 is on disk
     os.kill(children[lost], signal.SIGKILL)
@@ -286,9 +287,9 @@ def test_a_lost_process_ends_the_others_and_costs_nothing_that_was_saved(
     assert ended[lost] == -signal.SIGKILL
     assert ended[1 - lost] == 1
     newest = load_checkpoint(resumable_checkpoints(endless.train.dir)[0], resume=True)
+    assert newest.path.name.startswith("stop-" if (lost, shard) == (1, "none") else "step-")
     if lost == 1:
-        assert newest.path.name.startswith("stop-")
-        assert newest.state["update"] == updates(endless.train.dir)[-1]["update"]
+        assert shard == "optimizer" or newest.state["update"] == updates(endless.train.dir)[-1]["update"]
         assert "gone or silent" in (tmp_path / "errors").read_text()
     until = newest.state["update"] + 3
     resumed = in_folder(config, tmp_path / "run", updates=until, checkpoint_every=10)
