@@ -1,6 +1,7 @@
 """What each epoch holds: the training pairs, each as often as its weight says at that stage of the run, in batches."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -22,21 +23,30 @@ class Batch(NamedTuple):
     following: Cursor
 
 
-def batches_of_run(prepared: Prepared, config: Config, update: int, cursor: Cursor) -> Iterator[Batch]:
+def batches_of_run(prepared: Prepared, config: Config, update: int, cursor: Cursor) -> Generator[Batch]:
     """Endless batches from a place in a run on: so many updates are done, and the cursor names the next batch.
 
     Where a stage changes the weights, a new epoch begins, and the rest of the epoch before it is left out.
-    Pure, so that a run goes on exactly from any place.
+    Pure, so that a run goes on exactly from any place. A thread plans the next epoch while the second half of this one
+    is taken: with millions of pairs that takes seconds, in which training would stand still.
     """
-    while True:
-        epoch, weights = cursor.epoch, _weights_at(config, update, cursor)
-        plan = plan_epoch(prepared, config, epoch, weights)
-        while cursor.epoch == epoch:
-            rows, stage = plan[cursor.batch], config.train.stage_at(update, epoch)
-            update, cursor = update + 1, Cursor(epoch, cursor.batch + 1)
-            if cursor.batch == len(plan) or _weights_at(config, update, cursor) != weights:
-                cursor = Cursor(epoch + 1, 0)
-            yield Batch(rows, stage, cursor)
+    with ThreadPoolExecutor(1, thread_name_prefix="plan") as pool:
+        planned = dict[tuple[int, tuple[float, ...]], Future[list[Rows]]]()
+        while True:
+            epoch, weights = cursor.epoch, _weights_at(config, update, cursor)
+            made = planned.get((epoch, weights))
+            plan = made.result() if made else plan_epoch(prepared, config, epoch, weights)
+            half = max(cursor.batch, len(plan) // 2)
+            while cursor.epoch == epoch:
+                if cursor.batch == half:
+                    end, start = update + len(plan) - half, Cursor(epoch + 1, 0)
+                    following = (start.epoch, _weights_at(config, end, start))  # unless a stage ends this epoch early
+                    planned = {following: pool.submit(plan_epoch, prepared, config, *following)}
+                rows, stage = plan[cursor.batch], config.train.stage_at(update, epoch)
+                update, cursor = update + 1, Cursor(epoch, cursor.batch + 1)
+                if cursor.batch == len(plan) or _weights_at(config, update, cursor) != weights:
+                    cursor = Cursor(epoch + 1, 0)
+                yield Batch(rows, stage, cursor)
 
 
 def _weights_at(config: Config, update: int, cursor: Cursor) -> tuple[float, ...]:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -11,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mt.model.cache import LayerCache
 from mt.model.dropout import Dropout
-from mt.model.layout import Layout
+from mt.model.layout import Layout, kernel_mask
 from mt.model.positions import rotated
 
 # Above this many scores a head, torch's fused kernel is quicker on the CPU; below, plain products are.
@@ -33,7 +34,7 @@ def scaled_dot_product_attention(
 ) -> Tensor:
     """softmax(q k^T / sqrt(d_k)) v, equation 1 (section 3.2.1).
 
-    mask: True where a key may be attended to, broadcastable to [B, H, T, S].
+    mask: True where a key may be attended to, broadcastable to [B, H, T, S]; or what `kernel_mask` makes of it.
     causal: position t attends to keys <= t only, the look-ahead mask (section 3.2.3).
     weights: where given, the softmax [B, H, T, S] is appended to it.
     dropout: of the weights, if any.
@@ -79,7 +80,8 @@ def attention_weights(q_BHTK: Tensor, k_BHSK: Tensor, mask: Tensor | None = None
     # The scale goes on the queries: they are fewer than the scores.
     scores_BHTS = (q_BHTK * (1 / math.sqrt(q_BHTK.size(-1)))) @ k_BHSK.transpose(-2, -1)
     if mask is not None:
-        scores_BHTS = scores_BHTS.masked_fill(~mask, float("-inf"))
+        is_bias = mask.dtype != torch.bool
+        scores_BHTS = scores_BHTS + mask if is_bias else scores_BHTS.masked_fill(~mask, float("-inf"))
     return scores_BHTS.softmax(dim=-1)
 
 
@@ -127,7 +129,7 @@ class SelfAttention(nn.Module):
             mask, causal = cache.visible, False
         else:
             # Padding stands at the end, where the look-ahead mask hides it from every real position.
-            mask, causal = None if self.causal else layout.mask, self.causal
+            mask, causal = None if self.causal else layout.kernel_mask, self.causal
         attended_BHTK = scaled_dot_product_attention(q_BHTK, k_BHSK, v_BHSK, mask, causal, weights, self.dropout)
         out: Tensor = self.out(layout.pack(join_heads(attended_BHTK)))
         return out
@@ -143,7 +145,7 @@ class LayerMemory(NamedTuple):
 
     k_BHSK: Tensor
     v_BHSK: Tensor
-    mask: Tensor | None
+    mask: Tensor | None  # as `kernel_mask` makes it
 
 
 class CrossAttention(nn.Module):
@@ -178,8 +180,10 @@ class Memory:
     values: tuple[Tensor, ...]
     mask: Tensor | None  # [B, 1, 1, S], True at real pieces; None when nothing is padding
 
+    @cached_property
     def layers(self) -> list[LayerMemory]:
-        return [LayerMemory(k_BHSK, v_BHSK, self.mask) for k_BHSK, v_BHSK in zip(self.keys, self.values, strict=True)]
+        mask = kernel_mask(self.mask, self.keys[0])
+        return [LayerMemory(k_BHSK, v_BHSK, mask) for k_BHSK, v_BHSK in zip(self.keys, self.values, strict=True)]
 
     def select(self, rows: Tensor) -> "Memory":
         """The memory of some sentences, in the order of `rows`."""

@@ -5,6 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from mt.model.layout import kernel_mask
+
 
 class Cache:
     """Self-attention keys and values of W hypotheses for each of B sentences, at all positions decoded so far.
@@ -26,7 +28,7 @@ class Cache:
         """What each layer needs to compute the next position."""
         visible = None
         if self.width > 1:
-            visible = (self._origins_BWT[..., None] == self._own_BW[0]).flatten(2)[:, None]
+            visible = kernel_mask((self._origins_BWT[..., None] == self._own_BW[0]).flatten(2)[:, None], self._store)
         return [LayerCache(self, layer, visible) for layer in range(self._store.size(0))]
 
     def append(self, layer: int, k_BHWK: Tensor, v_BHWK: Tensor) -> tuple[Tensor, Tensor]:
@@ -66,7 +68,7 @@ class LayerCache(NamedTuple):
 
     cache: Cache
     layer: int
-    visible: Tensor | None  # the mask for that position, [B, 1, W, T * W]; None when all is visible
+    visible: Tensor | None  # the `kernel_mask` for that position, [B, 1, W, T * W]; None when all is visible
 
     def append(self, k_BHWK: Tensor, v_BHWK: Tensor) -> tuple[Tensor, Tensor]:
         """See `Cache.append`."""

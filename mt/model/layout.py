@@ -26,6 +26,7 @@ class Layout:
     places_N: Tensor | None = None  # the place of each row; None, like the next two, when nothing is padding
     rows_P: Tensor | None = None  # the row of each place; at padding, any row
     mask: Tensor | None = None  # [B, 1, 1, T], True at real pieces
+    kernel_mask: Tensor | None = None  # what the function of this name makes of it, where attention needs it
     angles_TK: Tensor | None = None  # with rotary positions: sines and cosines of the angle that each position turns by
 
     def pad(self, x_ND: Tensor) -> Tensor:
@@ -113,3 +114,31 @@ class _Pack(torch.autograd.Function):
     def backward(ctx: torch.autograd.function.FunctionCtx, gradient_ND: Tensor) -> tuple[Tensor, None, None, None]:
         rows_P, real_P1 = ctx.saved_tensors  # type: ignore[attr-defined]
         return gradient_ND.index_select(0, rows_P).mul_(real_P1), None, None, None
+
+
+# --- Masks -------------------------------------------------------------------------------------------------------
+
+
+def kernel_mask(mask: Tensor | None, like: Tensor) -> Tensor | None:
+    """A mask as attention takes it without more work, to be made once for all calls.
+
+    On a CPU that is the mask itself. Other devices would turn it at each call into what is added to the scores, 0 or
+    minus infinity, and copy that to rows which begin at multiples of 16 elements.
+    like: weights, or what they gave; the products have its type, or autocast's.
+    """
+    if mask is None or mask.device.type == "cpu":
+        return mask
+    return additive_mask(mask, _product_type(like))
+
+
+def additive_mask(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """0 where the mask is True, else minus infinity, in rows that begin at multiples of 16 elements."""
+    *rest, S = mask.shape
+    bias = mask.new_zeros((*rest, S + -S % 16), dtype=dtype)[..., :S]
+    return bias.masked_fill_(~mask, float("-inf"))
+
+
+def _product_type(like: Tensor) -> torch.dtype:
+    device = like.device.type
+    autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return torch.get_autocast_dtype(device) if autocast else like.dtype

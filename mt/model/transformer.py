@@ -17,7 +17,7 @@ from mt.model.attention import AttentionMaps, CrossAttention, Memory, SelfAttent
 from mt.model.cache import Cache
 from mt.model.dropout import Dropout
 from mt.model.layers import DecoderLayer, EncoderLayer, FeedForward, Residual, TiedOutput
-from mt.model.layout import Layout, layout_of, whole_layout
+from mt.model.layout import Layout, kernel_mask, layout_of, whole_layout
 from mt.model.positions import LearnedPositions, SinusoidalPositions
 from mt.model.recurrence import Application, Ponder, Recurrence
 
@@ -113,6 +113,7 @@ class Transformer(nn.Module):
         ponders: where given, how long each real piece was pondered is appended to it, in a model with halting.
         """
         layout = self._turned(layout_of(source_BS, places_N, self._runs_compiled))
+        layout = replace(layout, kernel_mask=kernel_mask(layout.mask, self.embedding.weight))
         x_ND = self._embed_all(source_BS, layout, self.source_embedding, hidden_BS)
         layers = _schedule(self.encoder, self.config.encoder_layers)
         applications = [self._application(layer, layout, maps) for layer in layers]
@@ -185,7 +186,7 @@ class Transformer(nn.Module):
         self, layout: Layout, memory: Memory, cache: Cache | None = None, maps: AttentionMaps | None = None
     ) -> list[Application]:
         times = self.config.decoder_layers
-        layers, memories = _schedule(self.decoder, times), _schedule(memory.layers(), times)
+        layers, memories = _schedule(self.decoder, times), _schedule(memory.layers, times)
         caches = [None] * times if cache is None else cache.layers()
         parts = zip(layers, memories, caches, strict=True)
         return [self._application(layer, layout, of_layer, own_cache, maps) for layer, of_layer, own_cache in parts]

@@ -1,6 +1,7 @@
 """What each epoch holds, and what the stages of a run change: pure functions of a place in it."""
 
 import dataclasses
+import threading
 from collections import Counter
 from itertools import islice
 from typing import Any
@@ -65,6 +66,18 @@ def test_going_on_from_any_place_gives_the_batches_that_would_have_come(
     assert whole[-1][2].epoch > 1
     cursor = whole[stop - 1][2] if stop else Cursor()
     assert run(prepared, settings, 70 - stop, stop, cursor) == whole[stop:]
+
+
+def test_the_next_epoch_is_planned_while_the_second_half_of_one_is_taken(prepared: Prepared) -> None:
+    def threads() -> list[str]:
+        return [thread.name for thread in threading.enumerate() if thread.name.startswith("plan")]
+
+    size = len(plan_epoch(prepared, config(), 0, config().weights(0)))
+    batches = batches_of_run(prepared, config(), 0, Cursor())
+    planning = [bool(threads()) for _ in islice(batches, size)]
+    batches.close()
+    assert planning == [False] * (size // 2) + [True] * (size - size // 2)
+    assert not threads()
 
 
 def test_a_new_epoch_begins_where_a_stage_changes_the_weights_and_nowhere_else(prepared: Prepared) -> None:

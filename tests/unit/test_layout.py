@@ -1,9 +1,16 @@
 """Laws of packing: what leaves the padding out comes back in its place, gradients too."""
 
+from typing import Any
+
+import pytest
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
-from mt.model.layout import MULTIPLE, PAD, layout_of, whole_layout
+from mt.config import ModelConfig
+from mt.model.attention import scaled_dot_product_attention
+from mt.model.layout import MULTIPLE, PAD, additive_mask, layout_of, whole_layout
+from mt.model.transformer import Transformer
 
 LENGTHS = (3, 5, 1, 4)
 
@@ -61,3 +68,40 @@ def test_without_padding_nothing_moves() -> None:
     layout, x_ND = layout_of(torch.full((2, 3), 7)), torch.randn(6, 4)
     assert layout == whole_layout(2, 3)
     assert layout.pad(x_ND).data_ptr() == layout.pack(layout.pad(x_ND)).data_ptr() == x_ND.data_ptr()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_attention_computes_the_same_with_a_mask_that_is_added(dtype: torch.dtype) -> None:
+    mask = layout_of(ragged_ids()).mask
+    assert mask is not None
+    bias = additive_mask(mask, dtype)
+    assert bias.shape == mask.shape
+    assert all(stride % 16 == 0 for stride in bias.stride()[:-1])
+    q_BHTK, k_BHTK, v_BHTK = torch.randn(3, 4, 2, 5, 8, dtype=dtype)
+    for attend in (torch.nn.functional.scaled_dot_product_attention, scaled_dot_product_attention):
+        assert torch.equal(attend(q_BHTK, k_BHTK, v_BHTK, bias), attend(q_BHTK, k_BHTK, v_BHTK, mask))
+
+
+def test_other_devices_than_the_cpu_turn_a_mask_once_for_all_calls() -> None:
+    """All layers of a stack get the same tensor, and it is no mask of True and False."""
+    seen = []
+
+    class Watch(TorchFunctionMode):
+        def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if function is torch.nn.functional.scaled_dot_product_attention and args[3] is not None:
+                seen.append(args[3])
+            return function(*args, **(kwargs or {}))
+
+    sizes = ModelConfig(d_model=16, heads=2, d_ff=32, encoder_layers=3, decoder_layers=3)
+    model, ids = Transformer(sizes, 30).to("meta"), ragged_ids()
+    places = (ids != PAD).flatten().nonzero()[:, 0].to("meta")
+    with Watch():
+        memory = model.encode(ids.to("meta"), places)
+        model.decode(ids.to("meta"), memory, places)
+        cache = model.new_cache(len(LENGTHS), 2)
+        for _ in range(2):
+            model.step(torch.zeros(len(LENGTHS), 2, dtype=torch.int64, device="meta"), memory, cache)
+    assert {mask.dtype for mask in seen} == {torch.float32}
+    of_encoder, of_decoder, own = seen[:3], [*seen[3:6], *seen[7::2]], seen[6::2]
+    assert len(seen) == 3 + 3 + 2 * 6
+    assert [len({id(mask) for mask in masks}) for masks in (of_encoder, of_decoder, own)] == [1, 1, 2]
