@@ -13,6 +13,8 @@ import yaml
 from helpers import free_port
 
 from mt.config import Config
+from mt.evaluate.bleu import bleu
+from mt.files import read_lines
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -105,6 +107,19 @@ def test_the_page_of_settings_matches_their_definitions() -> None:
     script = ROOT / "scripts" / "settings_table.py"
     done = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_each_file_of_output_lines_has_a_row_with_the_score_that_it_gives() -> None:
+    """Where the references lie beside it, it is scored again."""
+    page = ROOT / "scripts" / "README.md"
+    row = r"^\| \[(results/.*?)\].*?\| ([\d.]+) [^|]*\| `nrefs:.*version:[\d.]+` \|"
+    rows = re.findall(row, page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    files = [path for path in (page.parent / "results").glob("*/*") if path.stem not in ("source", "reference")]
+    assert sorted(name for name, _ in rows) == sorted(str(path.relative_to(page.parent)) for path in files)
+    for name, score in rows:
+        lines, references = page.parent / name, (page.parent / name).with_stem("reference")
+        if references.exists():
+            assert f"{bleu(read_lines(lines), read_lines(references)).value:.2f}" == score
 
 
 @pytest.mark.slow
