@@ -1,7 +1,9 @@
 'use strict'
-// Smoothing: each line is drawn through a moving average of its points, the measured one pale behind it.
+// Smoothing: a line is drawn through a moving average of its points, the measured one pale behind it. Lines with dots,
+// whose points are few, stay as they are: their average would only lag behind.
 const smoothing = document.getElementById('smoothing')
-const lines = [...document.querySelectorAll('.plot .line')].map(line => {
+const many = [...document.querySelectorAll('.plot .line')].filter(line => !line.nextElementSibling?.matches('.dot'))
+const lines = many.map(line => {
   const measured = line.cloneNode()
   measured.classList.add('measured')
   const points = line.getAttribute('d').slice(1).split('L').map(place => place.split(' ').map(Number))
