@@ -268,6 +268,9 @@ def evaluate(
     all_sets: Annotated[
         bool, flag("Every set of the last run's data.test, else data.valid: gains and losses of models.", "--all-sets")
     ] = False,
+    stress: Annotated[
+        bool, flag("Also with lower case, upper case, no end marks, typos: what noise costs.", "--stress")
+    ] = False,
     json_output: Annotated[bool, flag("Print one JSON object.", "--json")] = False,
     quiet: Quiet = False,
 ) -> None:
@@ -282,6 +285,10 @@ def evaluate(
         from mt.evaluate.curve import bleu_curve
 
         shown = bleu_curve(request, console).shown(json_output)
+    elif request.stress:
+        from mt.evaluate.stress import stress_test
+
+        shown = stress_test(request, console).shown(json_output)
     elif request.all_sets:
         from mt.evaluate.gains import evaluate_sets
 

@@ -137,6 +137,7 @@ class TrainConfig(Section):
     average: Noted[int] = Field(5, ge=1)  # 6.1: "averaging the last 5 checkpoints"
     ema: Recipe[float] = Field(0.0, ge=0, lt=1)  # decay of a moving average of the weights, saved as the model; 0: none
     bpe_dropout: Recipe[float] = Field(0.0, ge=0, lt=1)  # chance that a merge is skipped, in training only; 0: none
+    noise: Recipe[float] = Field(0.0, ge=0, le=1)  # share of source sentences with slips, in training only; 0: none
     checkpoint_every: Noted[int] = Field(1_500, ge=1)  # updates; each is validated; about the 10 minutes of section 6.1
     keep: Free[int] = Field(5, ge=1)  # newest checkpoints kept, beside the best
     keep_every: Free[int] = Field(0, ge=0)  # updates; checkpoints at its multiples are kept for good; 0: none

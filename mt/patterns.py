@@ -1,4 +1,4 @@
-"""What `data.protect` finds in a text: patterns with a name, and regular expressions."""
+"""What `data.protect` finds in a text: patterns with a name, and regular expressions; and what a text consists of."""
 
 from collections.abc import Sequence
 
@@ -54,6 +54,11 @@ def find_all(patterns: Sequence[str], text: str) -> list[tuple[int, int]]:
                 taken[start:end] = b"\1" * (end - start)
                 found.append((start, end))
     return sorted(found)
+
+
+def graphemes(text: str) -> list[str]:
+    """What readers take for single characters: each with its marks, such as the parts of a Hindi syllable or a flag."""
+    return [str(one) for one in regex.findall(r"\X", text)]
 
 
 def _compiled(pattern: str) -> "regex.Pattern[str]":

@@ -62,14 +62,19 @@ class BpeDropout:
         self._kept: dict[bytes, Kept] = {}
         self._count = 0
 
-    def take(self, sentences: Sentences, epoch: int, side: int, rows: Rows) -> Sentences:
-        """The sentences of `rows`, in that order, segmented anew; side: SOURCE or TARGET."""
-        plain = sentences.take(rows)
+    def take(
+        self, sentences: Sentences, epoch: int, side: int, rows: Rows, plain: Sentences | None = None
+    ) -> Sentences:
+        """The sentences of `rows`, in that order, segmented anew; side: SOURCE or TARGET.
+
+        plain: what is to be segmented in their place; by default it is they.
+        """
+        plain = plain or sentences.take(rows)
         if not len(plain):
             return plain
         starts_W = self._word_starts(plain.ids)
         ends_W = np.append(starts_W[1:], len(plain.ids))
-        numbers_W = self._numbers(sentences, epoch, side, rows)[starts_W]
+        numbers_W = self._numbers(sentences.offsets[rows], plain.lengths, epoch, side)[starts_W]
         merges_W = np.add.reduceat(self._merges_V[plain.ids], starts_W)
         plain_from_W = self._plain_from[np.minimum(merges_W, len(self._plain_from) - 1)]
         changed = np.flatnonzero(numbers_W < plain_from_W)
@@ -95,14 +100,14 @@ class BpeDropout:
         begins_N[1:] |= self._alone_V[ids_N[:-1]]
         return np.flatnonzero(begins_N)
 
-    def _numbers(self, sentences: Sentences, epoch: int, side: int, rows: Rows) -> npt.NDArray[np.float64]:
-        """A random number for each id of the sentences of `rows`.
+    def _numbers(self, starts_B: Integers, lengths_B: Integers, epoch: int, side: int) -> npt.NDArray[np.float64]:
+        """A random number for each id of sentences that begin at these places of the corpus.
 
         Each seed, epoch and side has its own stream of random numbers, in which each id of the corpus has its place.
         """
         stream = np.random.PCG64([self._seed, epoch, side])
         random, place, numbers = np.random.Generator(stream), 0, []
-        for start, length in zip(sentences.offsets[rows].tolist(), sentences.lengths[rows].tolist(), strict=True):
+        for start, length in zip(starts_B.tolist(), lengths_B.tolist(), strict=True):
             stream.advance(start - place)
             numbers.append(random.random(length))
             place = start + length

@@ -16,9 +16,12 @@ from mt.data.bpe_dropout import SOURCE, TARGET, BpeDropout
 from mt.data.corpus import Corpus
 from mt.data.epochs import batches_of_run
 from mt.data.prepared import Prepared
+from mt.data.source_noise import SourceNoise
 from mt.data.vocabulary import Tokenizers
 
 T = TypeVar("T")
+
+LONG = 1.4  # times the median of the lengths of a pass
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,18 @@ class MicroBatches:
             for part, rows in enumerate(np.array_split(np.arange(len(pairs)), parts))
             if len(rows)
         ]
+        return replace(self, passes=passes)
+
+    def with_long_apart(self) -> Self:
+        """Sources that are much longer than usual in their pass have one of their own: noise makes few long.
+
+        Words in upper case are about three times as many pieces, and all others would be padded to them.
+        """
+        passes = []
+        for index, pairs in self.passes:
+            is_long = pairs.source.lengths > LONG * np.median(pairs.source.lengths)
+            parts = [pairs.take(np.flatnonzero(which)) for which in (~is_long, is_long)]
+            passes += [(2 * index + part, few) for part, few in enumerate(parts) if len(few)]
         return replace(self, passes=passes)
 
 
@@ -71,18 +86,29 @@ def cut_batch(
 
 
 def pairs_by_epoch(corpus: Corpus, tokenizers: Tokenizers, config: Config) -> Callable[[int, Rows], Corpus]:
-    """A function of epoch and rows that returns the pairs to train on, with BPE-dropout where it is on."""
-    rate = config.train.bpe_dropout
-    if not rate:
+    """A function of epoch and rows that returns the pairs to train on, with noise and BPE-dropout where they are on."""
+    rate, noise = config.train.bpe_dropout, _noise(tokenizers, config)
+    if not rate and noise is None:
         return lambda epoch, rows: corpus.take(rows)
-    source = BpeDropout(tokenizers.source, rate, config.seed)
-    target = source if tokenizers.is_joint else BpeDropout(tokenizers.target, rate, config.seed)
+    source = BpeDropout(tokenizers.source, rate, config.seed) if rate else None
+    target = BpeDropout(tokenizers.target, rate, config.seed) if rate and not tokenizers.is_joint else source
 
     def take(epoch: int, rows: Rows) -> Corpus:
-        sources = source.take(corpus.source, epoch, SOURCE, rows)
+        sources = corpus.source.take(rows) if noise is None else noise.take(corpus.source, epoch, rows)
+        if source is None or target is None:
+            return Corpus(sources, corpus.target.take(rows))
+        sources = source.take(corpus.source, epoch, SOURCE, rows, sources)
         return Corpus(sources, target.take(corpus.target, epoch, TARGET, rows))
 
     return take
+
+
+def _noise(tokenizers: Tokenizers, config: Config) -> SourceNoise | None:
+    if not config.train.noise:
+        return None
+    tags = {tokenizers.source.tag_id(source.tag) for source in config.data.train if source.tag is not None}
+    longest = config.model.longest or config.batch.tokens
+    return SourceNoise(tokenizers.source, config.train.noise, config.seed, tags, longest)
 
 
 def updates_from(
@@ -95,7 +121,8 @@ def updates_from(
     take = pairs_by_epoch(prepared.train, prepared.tokenizers, config)
     for rows, stage, following in batches_of_run(prepared, config, update, cursor):
         taken = partial(take, cursor.epoch)
-        yield replace(cut_batch(prepared.train, rows, config.batch, rank, processes, taken), stage=stage), following
+        batches = cut_batch(prepared.train, rows, config.batch, rank, processes, taken)
+        yield replace(batches.with_long_apart() if config.train.noise else batches, stage=stage), following
         cursor = following
 
 

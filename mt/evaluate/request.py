@@ -35,12 +35,15 @@ class Request:
     analysis: bool = False
     all_checkpoints: bool = False
     all_sets: bool = False
+    stress: bool = False
 
     def __post_init__(self) -> None:
         self._check_systems()
         self._check_testset()
         if self.all_checkpoints:
             self._check_curve()
+        if self.stress:
+            self._check_alone("--stress")
         if self.all_sets:
             others = {"--hyp": self.hyp, "--src": self.src, "--ref": self.ref, "--testset": self.testset}
             if given := [option for option, value in {**others, "--output": self.output}.items() if value]:
@@ -75,16 +78,23 @@ class Request:
             raise UsageError(f"--langs {self.langs}: give source and target language, such as en-de")
 
     def _check_curve(self) -> None:
+        if len(self.ckpt) != 1:
+            raise UsageError("--all-checkpoints is for one run: give one --ckpt")
+        if self.average:
+            raise UsageError("--all-checkpoints does not go with --average")
+        self._check_alone("--all-checkpoints")
+
+    def _check_alone(self, option: str) -> None:
+        """Raise UsageError for what asks for results of another kind."""
         others = {
             "--hyp": self.hyp,
-            "--average": self.average,
             "--output": self.output,
             "--paper-bleu": self.paper_bleu,
             "--multi30k-bleu": self.multi30k_bleu,
             "--analysis": self.analysis,
+            "--all-checkpoints": self.all_checkpoints,
             "--all-sets": self.all_sets,
+            "--stress": self.stress,
         }
-        if len(self.ckpt) != 1:
-            raise UsageError("--all-checkpoints is for one run: give one --ckpt")
-        if given := [option for option, value in others.items() if value]:
-            raise UsageError(f"--all-checkpoints does not go with {given[0]}")
+        if given := [name for name, value in others.items() if value and name != option]:
+            raise UsageError(f"{option} does not go with {given[0]}")

@@ -51,6 +51,17 @@ def gain_table(comparisons: Mapping[str, Sequence[Comparison]], index: int) -> s
     return _columns(rows, "<<>>>>>")
 
 
+def stress_table(rows: Sequence[tuple[str, int, Sequence[Score]]]) -> str:
+    """Scores by kind of noise, with the number of lines that have it; the first row is the clean set."""
+    shown = range(3)  # BLEU, BLEU lower-cased, chrF2
+    lines = [["noise", "lines", *(part for at in shown for part in (rows[0][2][at].name, "change"))]]
+    for noise, changed, scores in rows:
+        values = [(scores[at].value, scores[at].value - rows[0][2][at].value) for at in shown]
+        cells = [cell for value, change in values for cell in (f"{value:.2f}", f"{change:+.2f}" if changed else "")]
+        lines.append([noise, f"{changed:,}" if changed else "", *cells])
+    return "\n".join([_columns(lines, "<>>>>>>>"), *(rows[0][2][at].signature for at in shown)])
+
+
 def difference_table(gains: Sequence[Difference], losses: Sequence[Difference], baseline: str, system: str) -> str:
     """The sentences that differ most, with both translations one above the other."""
     blocks = [f"{system} gains most over {baseline} (chrF2 of the sentence)"]

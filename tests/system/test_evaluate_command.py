@@ -217,6 +217,22 @@ def test_translations_kept_are_those_of_mt_translate(
     assert ours.read_bytes() == theirs.read_bytes()
 
 
+def test_a_model_is_scored_with_each_kind_of_noise_beside_its_clean_score(
+    run: Path, evaluate: Evaluate, mt: Mt
+) -> None:
+    found = evaluate("--ckpt", run, "--stress")["results"]
+    assert [one["noise"] for one in found] == ["as it is", "lower case", "upper case", "no end mark", "typos"]
+    assert found[0]["scores"][0]["value"] == values(evaluate("--ckpt", run))["BLEU"]
+    assert [one["changed"] for one in found[:4]] == [0, 0, 10, 10], "the toy language has small letters only"
+    assert found[1]["scores"] == found[0]["scores"]
+    shown = mt("evaluate", "--ckpt", run, "--stress").stdout
+    change = found[3]["scores"][0]["value"] - found[0]["scores"][0]["value"]
+    assert f"no end mark     10  {found[3]['scores'][0]['value']:.2f}" in " ".join(shown.split(" "))
+    assert f"{change:+.2f}" in shown
+    refused = mt("evaluate", "--ckpt", run, "--stress", "--all-sets")
+    assert (refused.returncode, refused.stderr) == (2, "mt: --stress does not go with --all-sets\n")
+
+
 def test_scores_of_a_run_are_recorded_once_in_the_run(run: Path, toy_text: Path, evaluate: Evaluate) -> None:
     first = evaluate("--ckpt", run)
     evaluate("--ckpt", run)

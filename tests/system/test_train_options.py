@@ -40,7 +40,7 @@ def newest(run: Path) -> dict[str, torch.Tensor]:
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "ema": {"ema": 0.9},
-    "bpe_dropout": {"bpe_dropout": 0.2},
+    "bpe_dropout": {"bpe_dropout": 0.2, "noise": 0.3},
     "recompute": {"recompute": True},
 }
 

@@ -16,7 +16,7 @@ PACKAGE = ROOT / "mt"
 # Each entry is a room: imports go to lower floors, or stay within a room.
 FLOORS = [
     ["mt.errors", "mt.patterns", "mt.setting_types"],
-    ["mt.data_config"],
+    ["mt.data_config", "mt.noise"],
     ["mt.config", "mt.console", "mt.files", "mt.streams", "mt.device", "mt.distributed"],
     ["mt.config_file", "mt.run_files", "mt.demo", "mt.pages", "mt.model"],
     ["mt.data"],
