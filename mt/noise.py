@@ -1,7 +1,7 @@
 """Noise as people make it: text in one case, without its end mark, or with slips of the keys. Text in, text out.
 
-For training (`train.noise`) and for tests (`mt evaluate --stress`). A line comes in parts: text, symbol, text, symbol,
-and so on; symbols, which stand for what is to be copied, stay as they are.
+For training (`train.noise`) and for tests (`mt evaluate --stress`). A line comes in parts, the first and the last
+of them text: text, symbol, text, and so on. Symbols, which stand for what is to be copied, stay as they are.
 """
 
 from collections.abc import Callable, Sequence

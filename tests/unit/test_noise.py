@@ -62,12 +62,13 @@ def test_any_text_stays_one_valid_line(text: str, kind: str, seed: int) -> None:
     result = one(text, kind, seed)
     assert "\n" not in result
     assert result.encode().decode() == result
-    assert bool(result) == bool(text) or kind == "typos" or not text.strip()
+    assert bool(result) == bool(text)
     assert one(text, kind, seed) == result
 
 
 @given(st.lists(any_text, min_size=3, max_size=7), st.sampled_from(KINDS))
 def test_symbols_between_the_text_stay_as_they_are(parts: list[str], kind: str) -> None:
+    parts = parts[: (len(parts) - 1) // 2 * 2 + 1]  # text last, as it is first
     result = noisy(parts, kind, random.Random(1).random)
     assert len(result) == len(parts)
     assert result[1::2] == parts[1::2]
