@@ -7,7 +7,7 @@ from typing import Any
 
 from mt.config import differing
 from mt.errors import UsageError
-from mt.evaluate.bleu import sentence_chrf
+from mt.evaluate.bleu import missing_tokenizer, sentence_chrf
 from mt.evaluate.evaluation import OUTPUTS
 from mt.evaluate.report import read_run, settings_of, write_report
 from mt.evaluate.significance import Comparison, compare
@@ -90,7 +90,8 @@ def _is_whole(found: Any) -> bool:
         return False
     references = found.get("references")
     columns = [found.get("sources"), found.get("outputs"), *(references if isinstance(references, list) else [None])]
-    return len(columns) > 2 and all(isinstance(lines, list) and len(lines) == len(columns[0]) for lines in columns)
+    are_lists = len(columns) > 2 and all(isinstance(lines, list) and len(lines) == len(columns[0]) for lines in columns)
+    return are_lists and all(isinstance(line, str) for lines in columns for line in lines)
 
 
 def _shared_test(by_run: dict[int, Outputs]) -> SharedTest:
@@ -98,7 +99,8 @@ def _shared_test(by_run: dict[int, Outputs]) -> SharedTest:
     sources, references = first["sources"], first["references"]
     outputs = {index: found["outputs"] for index, found in by_run.items()}
     by_name = {str(index): lines for index, lines in outputs.items()}
-    comparisons = compare(by_name, *references, lang=first["language"])
+    missing = missing_tokenizer(first["language"])
+    comparisons = [] if missing else compare(by_name, *references, lang=first["language"])
     chrf = [sentence_chrf(lines, *references) for lines in outputs.values()]
     spread = [max(values) - min(values) for values in zip(*chrf, strict=True)]
     most = sorted((row for row in range(len(sources)) if spread[row]), key=lambda row: -spread[row])[:_SHOWN]
@@ -107,6 +109,7 @@ def _shared_test(by_run: dict[int, Outputs]) -> SharedTest:
         systems=[str(found.get("system", "")) for found in by_run.values()],
         metrics={one.metric: _tested(one) for one in comparisons},
         signatures=[f"{one.metric}: {one.bootstrap_signature}; {one.randomization_signature}" for one in comparisons],
+        problem=missing,
         samples=[
             Sample(
                 f"line {row + 1:,}", sources[row], references[0][row], {i: lines[row] for i, lines in outputs.items()}

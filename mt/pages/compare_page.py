@@ -60,6 +60,7 @@ class SharedTest:
     metrics: Mapping[str, Sequence[Tested]]
     signatures: Sequence[str]
     samples: Sequence[Sample]  # those in which the runs differ most
+    problem: str = ""  # why there are no metrics
 
 
 @dataclass(frozen=True)
@@ -212,6 +213,8 @@ def _scores(contest: Contest) -> list[str]:
 
 
 def _tests(runs: Sequence[RunRecord], test: SharedTest) -> str:
+    if test.problem:
+        return f"<h3>{isolated(test.title)}</h3><p>Not tested: {escape(test.problem)}.</p>"
     rows = []
     for metric, results in test.metrics.items():
         for one in results:
