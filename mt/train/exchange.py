@@ -42,7 +42,7 @@ class GradientExchange:
         """parameters: in about the order in which a backward pass finishes their gradients. shard: see Shares."""
         self.world = world
         self.parameters = list(parameters)
-        self._parts = [] if world.size == 1 else _parts_of(self.parameters, world.size)
+        self._parts = [] if world.size == 1 else parts_of(self.parameters, world.size)
         self.shares = Shares(self._parts, world) if shard and self._parts else None
         self._places = [place for part in self._parts for place in part.cut(part.gradients)]
         if self.shares is not None:
@@ -165,11 +165,14 @@ class Shares:
                 yield part, key, value
 
 
-def _parts_of(parameters: list[nn.Parameter], processes: int) -> list[Part]:
-    """Parts of at least PART_BYTES, the last one aside, all in one buffer; each can be cut into equal shares."""
+def parts_of(parameters: list[nn.Parameter], processes: int) -> list[Part]:
+    """Parts of about PART_BYTES or more, all in one buffer; each can be cut into equal shares.
+
+    A parameter that large has a part of its own, as the gradient of an embedding is finished last.
+    """
     groups: list[list[nn.Parameter]] = [[]]
     for parameter in parameters:
-        if sum(each.nbytes for each in groups[-1]) >= PART_BYTES:
+        if groups[-1] and max(parameter.nbytes, sum(each.nbytes for each in groups[-1])) >= PART_BYTES:
             groups.append([])
         groups[-1].append(parameter)
     sizes = [sum(_aligned(parameter.numel(), ALIGNMENT) for parameter in group) for group in groups]

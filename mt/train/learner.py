@@ -114,7 +114,7 @@ def make_learner(
         # Compiled now, on sentences that are always the same, so that a run is compiled alike wherever it stands: how
         # sums are cut into parts depends on the shapes that layers are first called with.
         rows = 2 + min(config.batch.micro_tokens, 8_192) // 40 if config.train.compile else 2  # pieces as in training
-        order = _order_of_gradients(model, loss, precision, rows)
+        order = order_of_gradients(model, loss, precision, rows)
         parameters = order if world.size > 1 else parameters
     exchange = GradientExchange(parameters, world, shard=config.train.shard == "optimizer")
     learner = Learner(
@@ -130,7 +130,7 @@ def make_learner(
     return learner
 
 
-def _order_of_gradients(model: Transformer, loss: Loss, precision: torch.dtype, rows: int) -> list[nn.Parameter]:
+def order_of_gradients(model: Transformer, loss: Loss, precision: torch.dtype, rows: int) -> list[nn.Parameter]:
     """All parameters, in the order in which a backward pass over sentences of EOS finishes their gradients."""
     source_BS, target_BT = (np.full((rows, length), EOS) for length in (35, 38))
     for row in range(rows):

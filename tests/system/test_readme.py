@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -120,6 +121,12 @@ def test_each_file_of_output_lines_has_a_row_with_the_score_that_it_gives() -> N
         lines, references = page.parent / name, (page.parent / name).with_stem("reference")
         if references.exists():
             assert f"{bleu(read_lines(lines), read_lines(references)).value:.2f}" == score
+
+
+def test_the_count_of_gpus_is_what_its_script_counts(capsys: pytest.CaptureFixture[str]) -> None:
+    runpy.run_path(str(ROOT / "scripts" / "benchmarks" / "gpus.py"), run_name="__main__")
+    page = (ROOT / "scripts" / "README.md").read_text(encoding="utf-8").splitlines()
+    assert set(capsys.readouterr().out.splitlines()) <= set(page)
 
 
 @pytest.mark.slow
