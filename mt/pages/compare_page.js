@@ -31,3 +31,10 @@ if (smoothing) {
     }
   })
 }
+
+// The values under the pointer have the colours of their runs; charts.js, which listens first, has just written them.
+for (const plot of document.querySelectorAll('.plot')) {
+  const kinds = [...plot.querySelectorAll('.line')].map(line => [...line.classList].slice(1)) // before any is smoothed
+  const colour = () => plot.querySelectorAll('.tip div').forEach((value, at) => value.classList.add(...kinds[at]))
+  for (const name of ['pointermove', 'keydown', 'focus']) plot.addEventListener(name, colour)
+}

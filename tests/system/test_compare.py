@@ -228,14 +228,18 @@ def test_the_controls_choose_the_view_and_smooth_the_lines(runs: list[Path], tmp
       slide(.9)
       const smooth = line(), behind = page.querySelectorAll('.plot .measured').length
       slide(0)
-      return [seen, smooth !== before, values() === measured, line() === before, behind > 0,
+      const plot = page.querySelector('.plot'), box = plot.getBoundingClientRect()
+      plot.dispatchEvent(new view.PointerEvent('pointermove', {clientX: box.left + 9}))
+      const values_of = [...plot.querySelectorAll('.tip div')].map(one => one.className).join()
+      return [seen, values_of, smooth !== before, values() === measured, line() === before, behind > 0,
         page.querySelectorAll('.plot .measured').length]
     """
-    seen, *smoothing = in_browser(compared(runs), script, tmp_path)
+    seen, values, *smoothing = in_browser(compared(runs), script, tmp_path)
     assert seen == [
         "update linear,update linear,update",
         "tokens linear,tokens linear,tokens",
         "tokens log,tokens log,tokens",
         "hours log,hours log,hours",
     ]
+    assert values == "run run1,run run2,run run3"
     assert smoothing == [True, True, True, True, 0]
