@@ -76,7 +76,9 @@ class BatchConfig(Section):
     """How sentences are grouped (section 5.1)."""
 
     tokens: Recipe[int] = Field(25_000, ge=16)  # per update over all processes, on each side, padding counted
-    micro_tokens: Noted[int] = Field(8_192, ge=16)  # per forward pass; sets memory, not what an update sees
+    micro_tokens: Noted[int] = Field(
+        0, ge=0
+    )  # per forward pass; sets memory, not what an update sees; 0: a whole update on a GPU, 8,192 elsewhere
     multiple: Noted[int] = Field(1, ge=1)  # of passes in an update; 8: the same dropout masks on 1, 2, 4, 8 GPUs
 
 
@@ -199,7 +201,7 @@ class DecodeConfig(Section):
     protect: Noted[bool] = True  # with data.protect: what it names is replaced and put back in translation, too
     long_lines: Noted[Literal["split", "cut"]] = "split"  # lines of more than `max_source` pieces: at sentence ends
     max_source: Noted[int] = Field(256, ge=1)  # pieces
-    batch_tokens: Free[int] = Field(4_096, ge=1)  # source pieces decoded together, padding counted
+    batch_tokens: Free[int] = Field(0, ge=0)  # source pieces decoded together; 0: 32,000 on a GPU, 4,096 elsewhere
     precision: Free[Literal["float32", "bfloat16"]] = "float32"  # of weights and products, in translate and evaluate
     alignment_layer: Free[int] = Field(0, ge=0)  # decoder layer that alignments are read from; 0: the one measured best
 

@@ -14,6 +14,11 @@ if TYPE_CHECKING:  # torch is imported by whoever calls
 
 SPIN_COUNT = "10000"  # the most that loses nothing on a quiet machine; scripts/README.md has the figures
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
+_NO_MEMORY = (
+    *("out of memory", "Invalid buffer size"),  # CUDA, Triton, Apple's GPUs; the second is theirs too
+    *("CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED"),
+    *("not enough memory", "can't allocate memory", "bad_alloc"),  # the CPU's allocators
+)
 
 
 def choose_device(name: str) -> torch.device:
@@ -77,6 +82,13 @@ def total_memory(device: torch.device) -> int:
 
         return torch.cuda.get_device_properties(device).total_memory
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether an error of torch says that memory ran out, on a GPU or on the CPU."""
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _NO_MEMORY)
 
 
 def keep_freed_memory() -> None:

@@ -75,7 +75,7 @@ def cut_batch(
     take = take or corpus.take
     lengths_R2 = np.stack([corpus.source.lengths[rows], corpus.target.lengths[rows]], axis=1)
     parts = int(np.lcm(config.multiple, processes))
-    all_cuts = micro_batches(np.arange(len(rows)), lengths_R2, config.micro_tokens, parts)
+    all_cuts = micro_batches(np.arange(len(rows)), lengths_R2, config.micro_tokens or config.tokens, parts)
     cuts = [(index, cut) for index, cut in enumerate(all_cuts) if len(cut)]
     return MicroBatches(
         rows=rows,

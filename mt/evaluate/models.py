@@ -17,7 +17,8 @@ from mt.errors import DataError, WriteError
 from mt.evaluate.testsets import TestSet
 from mt.files import read_json, write_whole
 from mt.run_folder import choose_checkpoint
-from mt.translate.translator import Translator, decode_settings
+from mt.translate.opening import decode_settings
+from mt.translate.translator import Translator
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,8 @@ from mt.interop.self_check import (
 )
 from mt.model.transformer import Transformer
 from mt.patterns import NUMBERED
-from mt.translate.translator import Translator, chosen_checkpoints, fingerprint_of, open_model
+from mt.translate.opening import chosen_checkpoints, fingerprint_of, open_model
+from mt.translate.translator import Translator
 
 FORMATS = {  # and the types that the weights may have there, the usual one first
     "ctranslate2": ("float32", "int8", "int8_float32", "float16"),

@@ -72,11 +72,10 @@ class Learner:
             shares.load(self.optimizer, self.model, beside)
 
     def fitting_config(self) -> Config:
-        """The config with batches as small as memory has turned out to need them."""
-        batch, decode = self.config.batch, self.config.decode
-        smaller_batch = batch.model_copy(update={"micro_tokens": max(1, batch.micro_tokens >> self.halvings)})
-        smaller_decode = decode.model_copy(update={"batch_tokens": max(1, decode.batch_tokens >> self.halvings)})
-        return self.config.model_copy(update={"batch": smaller_batch, "decode": smaller_decode})
+        """The config with micro-batches as small as memory has turned out to need them."""
+        batch = self.config.batch
+        smaller = batch.model_copy(update={"micro_tokens": max(1, batch.micro_tokens >> self.halvings)})
+        return self.config.model_copy(update={"batch": smaller})
 
     @contextmanager
     def averaged(self) -> Iterator[Transformer]:

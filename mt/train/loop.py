@@ -42,8 +42,8 @@ from mt.train.resume import (
     check_before_writing,
     prepared_in_passing,
     settings_to_begin_with,
+    settled,
     start_or_resume,
-    with_precision,
 )
 from mt.train.saving import CheckpointWriter
 from mt.train.session import note_session, session_of
@@ -61,7 +61,7 @@ def train(config: Config, console: Console, init_from: Path | None = None, dry_r
     LostContactError when another process of the run died.
     """
     device = choose_device(config.train.device)
-    config = with_precision(config, device)
+    config = settled(config, device)
     with joined(device) as world:
         try:
             _train(config, world, console if world.is_main else Console(quiet=True), init_from, dry_run)

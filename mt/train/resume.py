@@ -22,12 +22,16 @@ from mt.train.learner import Learner
 from mt.train.progress import Progress
 
 FINE_TUNING = {"schedule": "constant", "warmup": 100}  # of optim
+CPU_MICRO_TOKENS = 8_192  # larger passes make nothing quicker there
 
 
-def with_precision(config: Config, device: torch.device) -> Config:
-    """What `auto` stands for here, so that the run goes on in it elsewhere too."""
+def settled(config: Config, device: torch.device) -> Config:
+    """The config with what is left to the device, so that the run goes on so elsewhere too."""
     precision = str(choose_precision(config.train.precision, device)).removeprefix("torch.")
-    return config.model_copy(update={"train": config.train.model_copy(update={"precision": precision})})
+    micro_tokens = config.batch.micro_tokens or (config.batch.tokens if device.type == "cuda" else CPU_MICRO_TOKENS)
+    train = config.train.model_copy(update={"precision": precision})
+    batch = config.batch.model_copy(update={"micro_tokens": micro_tokens})
+    return config.model_copy(update={"train": train, "batch": batch})
 
 
 def check_before_writing(config: Config, console: Console) -> None:

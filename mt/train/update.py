@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mt.data.feed import MicroBatches
+from mt.device import is_out_of_memory
 from mt.distributed import World
 from mt.errors import MtError
 from mt.train.learner import Learner
@@ -16,11 +17,6 @@ from mt.train.optim import set_rate
 from mt.train.stop import Interrupted
 
 DONE, AGAIN, STOP = range(3)  # what a process says after its passes; the highest counts
-NO_MEMORY = (
-    *("out of memory", "Invalid buffer size"),  # CUDA, Triton, Apple's GPUs; the second is theirs too
-    *("CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED"),
-    *("not enough memory", "can't allocate memory", "bad_alloc"),  # the CPU's allocators
-)
 
 
 class OutOfMemoryError(MtError):
@@ -130,11 +126,6 @@ def _summed(figures: dict[str, Tensor], world: World) -> dict[str, Tensor]:
     together = torch.stack(list(figures.values()))
     world.sum(together)
     return dict(zip(figures, together.unbind(), strict=True))
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether an error of torch says that memory ran out, on a GPU or on the CPU."""
-    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in NO_MEMORY)
 
 
 def dropout_seed(seed: int, update: int, micro_batch: int) -> int:

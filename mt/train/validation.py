@@ -13,14 +13,14 @@ from mt.data.batches import Rows, plan_batches
 from mt.data.corpus import Corpus
 from mt.data.prepared import Prepared, Text
 from mt.data.vocabulary import Tokenizers
-from mt.device import choose_precision
+from mt.device import choose_precision, is_out_of_memory
 from mt.distributed import ALONE, World
 from mt.evaluate.bleu import bleu, character_bleu, missing_tokenizer
 from mt.model.teacher_forcing import target_log_probabilities
 from mt.model.transformer import Transformer
 from mt.train.loss import load_batch
 from mt.train.stop import Interrupted
-from mt.train.update import OutOfMemoryError, is_out_of_memory
+from mt.train.update import OutOfMemoryError
 from mt.translate.alignment import best_alignment_layer
 from mt.translate.translator import Translator
 

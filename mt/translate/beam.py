@@ -185,10 +185,11 @@ def likeliest(logp_BWV: Tensor, count: int) -> tuple[Tensor, Tensor]:
         return top_BWC, piece_BWC
     folded_BWRC = logp_BWV[..., : 16 * columns].view(B, W, 16, columns)
     best_BWC = folded_BWRC.amax(dim=2).topk(count, dim=-1).indices
-    folds_16 = columns * torch.arange(16, device=logp_BWV.device)
+    folds_16 = torch.arange(0, 16 * columns, columns, device=logp_BWV.device)
     candidates_BWC = (best_BWC[..., None] + folds_16).flatten(2)
-    rest_BWC = torch.arange(16 * columns, V, device=logp_BWV.device).expand(B, W, -1)
-    candidates_BWC = torch.cat([candidates_BWC, rest_BWC], dim=2)
+    if V % 16:
+        rest_BWC = torch.arange(16 * columns, V, device=logp_BWV.device).expand(B, W, -1)
+        candidates_BWC = torch.cat([candidates_BWC, rest_BWC], dim=2)
     top_BWC, place_BWC = logp_BWV.gather(2, candidates_BWC).topk(count, dim=-1)
     return top_BWC, candidates_BWC.gather(2, place_BWC)
 

@@ -22,7 +22,7 @@ from mt.translate.reading import Chunk, Reader, count_lines
 from mt.translate.translator import Translation, Translator
 
 # Lines translated together: enough to sort into full batches, few enough that a kill costs little.
-CHUNK_LINES = 2_000
+CHUNK_LINES, GPU_CHUNK_LINES = 2_000, 8_000
 FIRST_CHUNK_LINES = 250  # so that a job stopped early keeps something
 REPORT_SECONDS = 30  # between lines of progress where there is no terminal
 SHOWN_NOTES = 20  # so many lines with a note are named one by one
@@ -173,7 +173,8 @@ class _Work:
         first = reader.peek() if self._kind == "tsv" else ""
         self._format = line_format(self._kind, job.field, translator.source_language, results, first)
         at_terminal = source is None and sys.stdin.isatty()
-        self._chunk_lines = 1 if job.unbuffered or at_terminal else CHUNK_LINES
+        on_gpu = translator.settings["device"] == "cuda"
+        self._chunk_lines = 1 if job.unbuffered or at_terminal else GPU_CHUNK_LINES if on_gpu else CHUNK_LINES
         self._total = None if console.quiet else count_lines(source)
         self._to_stdout = target is None
         self._notes = 0

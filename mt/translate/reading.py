@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,12 +10,8 @@ from pathlib import Path
 from typing import IO
 
 from mt.data.lines import COMPRESSED, opened
-from mt.data.protect import Encoded, Encoder
 from mt.errors import DataError
 
-# A sentence ends with its mark, closing quotes or brackets, then space; Chinese and Japanese marks need no space.
-_SENTENCE_END = re.compile(r"(?<=[.!?…])[\"'»”’)\]]*\s+|(?<=[。！？])")
-_SPACE = re.compile(r"\s+")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -115,43 +110,3 @@ def count_lines(path: Path | None) -> int | None:
     with opened(path) as file:
         count: int = sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
     return count
-
-
-# --- Lines longer than a model can read at once ----------------------------------------------------------------------
-
-
-def split_line(line: str, encoder: Encoder, limit: int) -> list[Encoded]:
-    """Consecutive parts of a line, each of at most `limit` pieces.
-
-    Parts end at sentence ends; inside a sentence longer than the limit, at spaces; inside such a word, anywhere.
-    """
-    parts: list[Encoded] = []
-    for unit in _units(line, encoder, limit):
-        fits = bool(parts) and len(parts[-1].ids) + len(unit.ids) <= limit
-        if fits and (joined := encoder.joined(parts[-1], unit)) is not None:
-            parts[-1] = joined
-        else:
-            parts.append(unit)
-    return parts
-
-
-def _units(line: str, encoder: Encoder, limit: int) -> Iterator[Encoded]:
-    """What is kept together: a sentence; where it is too long, a word; or as many of its pieces as fit."""
-    sentences = _cut_after(_SENTENCE_END, line)
-    for sentence, encoded in zip(sentences, encoder.sources(sentences), strict=True):
-        if len(encoded.ids) <= limit:
-            yield encoded
-            continue
-        words = _cut_after(_SPACE, sentence)
-        for word, encoded in zip(words, encoder.sources(words), strict=True):
-            if len(encoded.ids) <= limit:
-                yield encoded
-                continue
-            (ids,) = encoder.tokenizers.source.encode([word])
-            yield from (Encoded(ids[start : start + limit], []) for start in range(0, len(ids), limit))
-
-
-def _cut_after(pattern: re.Pattern[str], text: str) -> list[str]:
-    ends = [found.end() for found in pattern.finditer(text)]
-    parts = [text[start:end].strip() for start, end in zip([0, *ends], [*ends, len(text)], strict=True)]
-    return [part for part in parts if part]

@@ -68,7 +68,7 @@ class Bounds:
     def apply(self, logp_BWV: Tensor, length: int, sentences: Tensor) -> Tensor:
         """Set each piece to minus infinity that cannot be piece number `length` of these sentences' outputs."""
         if length <= self.shortest:
-            logp_BWV[..., self.eos] = float("-inf")
+            logp_BWV[..., self.eos].fill_(float("-inf"))
         if self.never_BV is not None:
             logp_BWV = logp_BWV.masked_fill(self.never_BV[sentences][:, None], float("-inf"))
         if self.prefix_BP is not None and length <= self.prefix_BP.size(1):

@@ -1,6 +1,5 @@
 """Lines in, lines out: tokenise, sort by length, decode in batches, put back in order."""
 
-import hashlib
 import math
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -9,21 +8,15 @@ from pathlib import Path
 from typing import Self
 
 import torch
-from pydantic import ValidationError
 
-from mt.checkpoint import Checkpoint, average_weights, last_checkpoints, load_checkpoint
 from mt.config import DecodeConfig
-from mt.console import counted
-from mt.data.clean import valid_unicode
-from mt.data.lines import refuse_giant
-from mt.data.protect import UNPROTECTED, Encoded, Encoder, Protection
+from mt.data.protect import UNPROTECTED, Encoder, Protection
 from mt.data.tokenizer import BOS, EOS
 from mt.data.vocabulary import Tokenizers
-from mt.device import choose_device, choose_precision, keep_freed_memory
-from mt.errors import CheckpointError, DataError, UsageError
+from mt.device import choose_device, choose_precision, is_out_of_memory, keep_freed_memory
+from mt.errors import DataError, UsageError
 from mt.model.inference import inference_model
 from mt.model.transformer import Transformer
-from mt.run_folder import choose_checkpoint
 from mt.translate.beam import BeamSearch, beam_search, penalty_of
 from mt.translate.decoding import (
     SCORED_MULTIPLE,
@@ -34,13 +27,20 @@ from mt.translate.decoding import (
     pad,
     pad_sources,
 )
-from mt.translate.reading import split_line
+from mt.translate.opening import (
+    chosen_checkpoints,
+    decode_settings,
+    fingerprint_of,
+    fitted,
+    open_model,
+    refuse_other_vocabularies,
+)
 from mt.translate.sampling import Sampling, sample_search
 from mt.translate.search import Bounds, Hypothesis, greedy_search
+from mt.translate.segments import Segment, Tag, checked_lines, segments_of, tag_ids
 
 Advance = Callable[[int], None]
 LOST = f"{UNPROTECTED}, as the numbered symbols did not come out as they went in"
-Tag = str | Sequence[str | None] | None  # for all lines, or one for each
 
 
 @dataclass(frozen=True)
@@ -63,19 +63,6 @@ class PieceScores:
     log_probability: float
     pieces: list[str]
     log_probabilities: list[float]
-
-
-@dataclass(frozen=True)
-class _Segment:
-    """What is decoded at once: a line, or a part of a long one."""
-
-    line: int
-    part: int
-    ids: list[int]
-    values: list[str]  # what the numbered symbols among the ids stand for
-    prefix: list[int]
-    note: str
-    whole: bool
 
 
 class Translator:
@@ -105,14 +92,14 @@ class Translator:
         opened = [open_model(checkpoints) for checkpoints in averaged]
         first = opened[0][0]
         self.tokenizers = Tokenizers.read(first.tokenizers)
-        _refuse_other_vocabularies(self.tokenizers, [checkpoint for checkpoint, _ in opened])
+        refuse_other_vocabularies(self.tokenizers, [checkpoint for checkpoint, _ in opened])
         self.decode = decode_settings(first.config.decode, decode or {})
         self.encoder = self._encoder(first.config.data.protect)
         self.source_language, self.target_language = first.config.data.src, first.config.data.tgt
         self.needs_tag = all(entry.tag for entry in first.config.data.train)
         precision = choose_precision(self.decode.precision, where)
         self.models = [inference_model(model.to(where), precision) for _, model in opened]
-        self.decode = _within(self.longest, self.decode)
+        self.decode = fitted(self.decode, self.longest, where)
         self._measured_layer: object = first.state.get("alignment_layer")
         layers = self.models[0].config.decoder_layers
         if self.decode.alignment_layer > layers:
@@ -127,7 +114,7 @@ class Translator:
         """A translator of models that are in memory, in evaluation mode already."""
         self = cls.__new__(cls)
         self.models, self.tokenizers = list(models), tokenizers
-        self.decode = _within(self.longest, decode)
+        self.decode = fitted(decode, self.longest, self._device)
         self.encoder = self._encoder(protect)
         self.name = self.fingerprint = self.source_language = self.target_language = ""
         self.needs_tag = False
@@ -190,17 +177,17 @@ class Translator:
         Raises UsageError when the beam is narrower than `count` or a line is not a string, DataError naming a line of
         more than a million characters, a prefix of more than decode.max_source pieces, or an unknown tag.
         """
-        lines, prefixes = _lines(lines, first), _lines(prefixes, first, "prefix of line")
+        lines, prefixes = checked_lines(lines, first), checked_lines(prefixes, first, "prefix of line")
         if not self.decode.sample and count > self.decode.beam:
             raise UsageError(f"{count} translations a line need a beam of at least {count}; it is {self.decode.beam}")
-        segments = self._segments(lines, self.encoder, first, prefixes, tag)
+        segments = segments_of(lines, self.encoder, self.decode, first, prefixes, tag)
         advance(len(lines) - len({segment.line for segment in segments}))
         found = self._found(segments, count, scored, advance)
         if lost := {segment.line for segment, outputs in zip(segments, found, strict=True) if not outputs}:
             plain = [line if number in lost else "" for number, line in enumerate(lines, first)]
             again = [
                 replace(segment, note=LOST)
-                for segment in self._segments(plain, Encoder(self.tokenizers), first, prefixes, tag)
+                for segment in segments_of(plain, Encoder(self.tokenizers), self.decode, first, prefixes, tag)
             ]
             found += self._found(again, count, scored)
             segments += again
@@ -213,18 +200,18 @@ class Translator:
 
     def decoded_together(self, lines: Iterable[str], tag: Tag = None) -> list[list[int]]:
         """Which lines, counted from 0, are translated together, batch by batch; blank ones are in none."""
-        segments = self._segments(_lines(lines), self.encoder, tag=tag)
+        segments = segments_of(checked_lines(lines), self.encoder, self.decode, tag=tag)
         batches = decoding_batches([len(segment.ids) for segment in segments], self.decode.batch_tokens)
         return [[segments[row].line - 1 for row in rows if segments[row].part == 0] for rows in batches]
 
     def _found(
-        self, segments: Sequence[_Segment], count: int, scored: bool, advance: Advance = lambda count: None
+        self, segments: Sequence[Segment], count: int, scored: bool, advance: Advance = lambda count: None
     ) -> list[list[Translation]]:
         """The translations of each segment; none where the best has other numbered symbols than its source."""
         found: list[list[Translation]] = [[] for _ in segments]
         for rows in decoding_batches([len(segment.ids) for segment in segments], self.decode.batch_tokens):
             batch = [segments[row] for row in rows]
-            for row, outputs in zip(rows, self._search(batch, count, scored), strict=True):
+            for row, outputs in zip(rows, self._search_in_memory(batch, count, scored), strict=True):
                 found[row] = self._translations(outputs, segments[row])[:count]
             advance(sum(segments[row].part == 0 for row in rows))
         return found
@@ -243,11 +230,11 @@ class Translator:
         with another score.
         Raises UsageError and DataError as `n_best` does.
         """
-        sources, targets = _lines(sources, first), _lines(targets, first, "target")
+        sources, targets = checked_lines(sources, first), checked_lines(targets, first, "target")
         if len(sources) != len(targets):
             raise UsageError(f"{len(sources)} sources and {len(targets)} targets: each source needs its target")
         encoded = self.encoder.pairs(sources, targets)
-        starts, target_ids = self._tag_ids(tag, len(sources)), [target.ids for target in encoded[1]]
+        starts, target_ids = tag_ids(tag, len(sources), self.tokenizers.source), [target.ids for target in encoded[1]]
         source_ids = [start + source.ids for start, source in zip(starts, encoded[0], strict=True)]
         results: dict[int, PieceScores] = {}
         lengths = [max(len(source), len(target)) + 1 for source, target in zip(source_ids, target_ids, strict=True)]
@@ -267,45 +254,19 @@ class Translator:
             advance(len(rows))
         return [results[row] for row in range(len(sources))]
 
-    def _tag_ids(self, tag: Tag, count: int) -> list[list[int]]:
-        """The pieces before each line: its tag, or none."""
-        tags = [tag] * count if isinstance(tag, str | None) else list(tag)
-        if len(tags) != count:
-            raise UsageError(f"{counted(count, 'line')} and {counted(len(tags), 'tag')}: give one for all, or one each")
-        ids = {name: [self.tokenizers.source.tag_id(name)] for name in set(tags) if name}
-        return [ids[name] if name else [] for name in tags]
+    def _search_in_memory(self, segments: list[Segment], count: int, scored: bool) -> list[list[Hypothesis]]:
+        """What is found for the segments together, or for halves of them where memory does not suffice."""
+        try:
+            return self._search(segments, count, scored)
+        except RuntimeError as error:
+            if not is_out_of_memory(error) or len(segments) == 1:
+                raise
+        # Outside the handler, which would keep the failed search's tensors alive.
+        half = len(segments) // 2
+        parts = (segments[:half], segments[half:])
+        return [found for part in parts for found in self._search_in_memory(part, count, scored)]
 
-    def _segments(
-        self, lines: Sequence[str], encoder: Encoder, first: int = 1, prefixes: Sequence[str] = (), tag: Tag = None
-    ) -> list[_Segment]:
-        """What is to be decoded: blank lines left out, long lines in parts."""
-        wanted = [index for index, line in enumerate(lines) if line.strip()]
-        sources = encoder.sources([lines[index] for index in wanted])
-        starts = self._tag_ids(tag, len(lines))
-        segments = []
-        for index, source in zip(wanted, sources, strict=True):
-            limit = max(1, self.decode.max_source - len(starts[index]))
-            parts, note = [source], source.note
-            if len(source.ids) > limit and self.decode.long_lines == "cut":
-                kept = source.ids[:limit]
-                parts = [Encoded(kept, encoder.values_in(kept, source.values))]
-                note = f"cut after {limit} of {len(source.ids):,} pieces"
-            elif len(source.ids) > limit:
-                parts = split_line(lines[index], encoder, limit)
-                note = f"{len(source.ids):,} pieces, translated in {len(parts):,} parts"
-            prefix = encoder.prefix(prefixes[index], parts[0]) if prefixes else []
-            if len(prefix) > self.decode.max_source:  # far longer than in training; time grows with the square
-                raise DataError(
-                    f"prefix of line {first + index}: {len(prefix):,} pieces, more than decode.max_source="
-                    f"{self.decode.max_source}; shorten it, or raise that"
-                )
-            for part, encoded in enumerate(parts):
-                begins = [] if part else prefix
-                ids, whole = starts[index] + encoded.ids, len(source.ids) <= limit
-                segments.append(_Segment(first + index, part, ids, encoded.values, begins, note, whole))
-        return segments
-
-    def _search(self, segments: list[_Segment], count: int, scored: bool) -> list[list[Hypothesis]]:
+    def _search(self, segments: list[Segment], count: int, scored: bool) -> list[list[Hypothesis]]:
         decode, bounds = self.decode, self._bounds(segments)
         multiple = SCORED_MULTIPLE if scored else 1
         source_BS = pad_sources([segment.ids for segment in segments], multiple)
@@ -323,7 +284,7 @@ class Translator:
         how = BeamSearch(decode.beam, penalty, outputs, decode.groups, decode.diversity)
         return beam_search(decoding, bounds, how)
 
-    def _translations(self, outputs: list[Hypothesis], segment: _Segment) -> list[Translation]:
+    def _translations(self, outputs: list[Hypothesis], segment: Segment) -> list[Translation]:
         """Best first; a text found in two segmentations is listed once, with the better score, but not samples.
 
         None where the best has other numbered symbols than the segment; others that have are left out.
@@ -339,7 +300,7 @@ class Translator:
                 found.setdefault(key, translation)
         return list(found.values())
 
-    def _bounds(self, segments: list[_Segment]) -> Bounds:
+    def _bounds(self, segments: list[Segment]) -> Bounds:
         decode = self.decode
         most = decode.max_length or sys.maxsize
         # A prefix or a minimum length may exceed the maximum.
@@ -351,7 +312,7 @@ class Translator:
         prefix_BP = pad([segment.prefix for segment in segments], -1).to(self._device) if has_prefix else None
         return Bounds(BOS, EOS, longest, decode.min_length, prefix_BP, self._device, self._never(segments))
 
-    def _never(self, segments: list[_Segment]) -> torch.Tensor | None:
+    def _never(self, segments: list[Segment]) -> torch.Tensor | None:
         """The symbols that are not in the source, which no output contains."""
         target = self.tokenizers.target
         if not target.symbols:
@@ -363,80 +324,6 @@ class Translator:
     @property
     def _device(self) -> torch.device:
         return self.models[0].device
-
-
-def _lines(lines: Iterable[str], first: int = 1, name: str = "line") -> list[str]:
-    """The lines as a list, lone surrogates replaced.
-
-    Raises UsageError for what is not a list of strings, DataError for a line too long to be encoded.
-    """
-    if isinstance(lines, str):
-        raise UsageError('a list of lines is needed, such as ["A man sleeps."]; this is one string')
-    lines = list(lines)
-    for number, line in enumerate(lines, first):
-        if not isinstance(line, str):
-            raise UsageError(f"{name} {number}: is {type(line).__name__}, not a string")
-        refuse_giant(line, f"{name} {number}")
-    return [valid_unicode(line) for line in lines]
-
-
-def chosen_checkpoints(path: Path, average: int | None) -> tuple[list[Path], str]:
-    """The checkpoints to average, the newest last, and a name for their mean."""
-    if average is None:
-        choice = choose_checkpoint(path)
-        return [choice.path], str(choice)
-    checkpoints = last_checkpoints(path, average)
-    return checkpoints, f"average of {counted(len(checkpoints), 'checkpoint')} up to {checkpoints[-1]}"
-
-
-def fingerprint_of(checkpoints: Sequence[Path]) -> str:
-    """A hash of checkpoints: their manifests hold the hash of every file."""
-    manifests = b"".join((checkpoint / "MANIFEST.json").read_bytes() for checkpoint in checkpoints)
-    return hashlib.sha256(manifests).hexdigest()
-
-
-def open_model(checkpoints: list[Path]) -> tuple[Checkpoint, Transformer]:
-    """The newest of the checkpoints, and a model of their mean weights in evaluation mode."""
-    checkpoint = load_checkpoint(checkpoints[-1])
-    weights = checkpoint.weights if len(checkpoints) == 1 else average_weights(checkpoints)
-    tokenizers = Tokenizers.read(checkpoint.tokenizers)
-    model = Transformer(checkpoint.config.model, len(tokenizers.target), len(tokenizers.source))
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise CheckpointError(f"{checkpoint.path}: the weights do not fit its config: {error}") from None
-    return checkpoint, model.eval()
-
-
-def _refuse_other_vocabularies(tokenizers: Tokenizers, checkpoints: Sequence[Checkpoint]) -> None:
-    """Raise CheckpointError when the models of an ensemble read or write other pieces."""
-    for other in (Tokenizers.read(checkpoint.tokenizers) for checkpoint in checkpoints):
-        for side in ("target", "source"):
-            if getattr(other, side).fingerprint != getattr(tokenizers, side).fingerprint:
-                raise CheckpointError(f"an ensemble needs models of one {side} tokenizer; these have several")
-
-
-def decode_settings(base: DecodeConfig, changes: Mapping[str, object]) -> DecodeConfig:
-    """The settings with some of them changed; raises UsageError naming each that is impossible."""
-    try:
-        return DecodeConfig.model_validate({**base.model_dump(), **changes})
-    except ValidationError as error:
-        problems = [
-            f"{'.'.join(('decode', *map(str, problem['loc'])))}: {problem['msg'].removeprefix('Value error, ')}"
-            for problem in error.errors()
-        ]
-        raise UsageError("\n".join(problems)) from None
-
-
-def _within(longest: int | None, decode: DecodeConfig) -> DecodeConfig:
-    """The settings with bounds on source and output, so that with its EOS no sentence is longer than `longest`.
-
-    Raises UsageError when decode.min_length asks for more.
-    """
-    if longest is None:
-        return decode
-    bounds = {"max_source": decode.max_source, "max_length": decode.max_length or longest}
-    return decode_settings(decode, {name: min(bound, longest - 1) for name, bound in bounds.items()})
 
 
 def _joined(before: list[Translation], after: list[Translation]) -> list[Translation]:

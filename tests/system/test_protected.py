@@ -15,6 +15,7 @@ from mt.data.prepare import prepare
 from mt.patterns import NUMBERED
 from mt.train.loop import train
 from mt.translate.alignment import alignments
+from mt.translate.segments import segments_of
 from mt.translate.translator import LOST, Translator
 
 WORDS = {"see": "siehe", "the": "den", "page": "Text", "and": "und", "write": "schreibe", "to": "an"}
@@ -127,7 +128,7 @@ def test_a_translation_does_not_depend_on_its_neighbours(protected_run: Path) ->
 def test_text_that_looks_like_a_numbered_symbol_is_text(protected_run: Path) -> None:
     translator = Translator(protected_run)
     line = f"see {NUMBERED[0]} 77"
-    (segment,) = translator._segments([line], translator.encoder)
+    (segment,) = segments_of([line], translator.encoder, translator.decode)
     assert segment.values == ["1", "77"]  # the 1 between the brackets is a number, too
     assert translator.tokenizers.source.pieces(segment.ids).count(NUMBERED[0]) == 1
 
@@ -135,7 +136,7 @@ def test_text_that_looks_like_a_numbered_symbol_is_text(protected_run: Path) -> 
 def test_parts_of_a_long_line_number_theirs(protected_run: Path) -> None:
     translator = Translator(protected_run, decode={"max_source": 30})
     line = " ".join(f"see {number} and {number + 1}." for number in range(100, 130, 2))
-    segments = translator._segments([line], translator.encoder)
+    segments = segments_of([line], translator.encoder, translator.decode)
     assert len(segments) > 2
     assert [value for segment in segments for value in segment.values] == [str(number) for number in range(100, 130)]
     (found,) = translator.n_best([line])
@@ -162,7 +163,7 @@ def test_words_of_alignments_are_those_of_the_text(protected_run: Path) -> None:
 
 def test_protection_can_be_left_out(protected_run: Path) -> None:
     translator = Translator(protected_run, decode={"protect": False})
-    segments = translator._segments(LINES, translator.encoder)
+    segments = segments_of(LINES, translator.encoder, translator.decode)
     assert not any(segment.values for segment in segments)
     assert not any(symbol in text for text in translator(LINES) for symbol in NUMBERED)
 

@@ -13,13 +13,16 @@ import torch
 from helpers import first_batches, fork, started, statuses, wait_until, with_settings
 
 from mt.checkpoint import AVERAGED, load_checkpoint, resumable_checkpoints, step_name, stop_name
-from mt.config import Config
+from mt.config import Config, DecodeConfig, ModelConfig
 from mt.console import Console
 from mt.data.feed import cut_batch
 from mt.data.prepare import prepare
 from mt.data.prepared import Prepared
+from mt.data.vocabulary import Tokenizers
+from mt.device import is_out_of_memory
 from mt.distributed import World
 from mt.errors import DataError, UsageError
+from mt.model.transformer import Transformer
 from mt.run_files import MetricsLog, read_metrics
 from mt.run_folder import training_lock
 from mt.train.journal import DivergedError, Journal
@@ -28,7 +31,9 @@ from mt.train.loop import take_updates, train
 from mt.train.progress import Progress
 from mt.train.saving import CheckpointWriter
 from mt.train.stop import Interrupted, StopRequest
-from mt.train.update import accumulate, is_out_of_memory
+from mt.train.update import accumulate
+from mt.translate.segments import segments_of
+from mt.translate.translator import Translator
 
 
 def test_the_batch_of_a_loss_that_is_no_number_is_named(toy_config: Config, quiet: Console) -> None:
@@ -155,6 +160,25 @@ def test_memory_that_runs_out_halves_the_micro_batches_and_not_the_update(toy_co
     found = json.loads(result.read_text())
     assert found["halvings"] > 0
     assert found["loss"] == pytest.approx(float(accumulate(learner, batches, update=1)["loss"]), rel=1e-5)
+
+
+def test_memory_that_runs_out_halves_what_is_translated_together(toy_run: Path, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    tokenizers = Tokenizers.read(load_checkpoint(resumable_checkpoints(toy_run)[0]).tokenizers)
+    sizes = ModelConfig(d_model=16, heads=2, d_ff=50_000, encoder_layers=1, decoder_layers=1)
+    model = Transformer(sizes, len(tokenizers.target)).eval()
+    translator = Translator.of([model], tokenizers, DecodeConfig(beam=1, max_extra=1, max_length=2))
+    lines, result = ["the old man sleeps in the garden ."] * 200 + ["a dog"], tmp_path / "result.json"
+
+    def work() -> None:
+        (segment,) = segments_of(lines[:1], translator.encoder, translator.decode)
+        allow_more_address_space(100 * 2**20)
+        with pytest.raises(RuntimeError):
+            translator._search([segment] * 200, 1, scored=False)
+        result.write_text(json.dumps(translator(lines)))
+
+    assert statuses([fork(work, tmp_path / "errors")]) == [0], (tmp_path / "errors").read_text()
+    assert json.loads(result.read_text()) == translator(lines)
 
 
 def allow_more_address_space(amount: int) -> None:

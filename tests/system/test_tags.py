@@ -16,6 +16,7 @@ from mt.errors import CheckpointError, ConfigError, DataError, UsageError
 from mt.evaluate.bleu import bleu
 from mt.train.loop import train
 from mt.translate.alignment import alignments, attention_of
+from mt.translate.segments import segments_of
 from mt.translate.translator import Translator
 
 WORDS = {"red": ("rot", "rouge"), "green": ("grün", "vert"), "blue": ("blau", "bleu"), "black": ("schwarz", "noir")}
@@ -101,7 +102,7 @@ def test_the_tag_decides_what_a_model_does(tagged_run: Path) -> None:
 
 def test_each_part_of_a_long_line_has_the_tag(tagged_run: Path) -> None:
     translator = Translator(tagged_run, decode={"max_source": 8})
-    parts = translator._segments(["red green. " * 9], translator.encoder, tag="<fr>")
+    parts = segments_of(["red green. " * 9], translator.encoder, translator.decode, tag="<fr>")
     assert len(parts) > 3
     assert {part.ids[0] for part in parts} == {translator.tokenizers.source.symbols["<fr>"]}
     assert max(len(part.ids) for part in parts) <= 8

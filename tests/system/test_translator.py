@@ -24,8 +24,8 @@ from mt.model.transformer import Transformer
 from mt.run_folder import find_checkpoint
 from mt.translate.alignment import agreement_by_layer, alignments
 from mt.translate.decoding import NEVER, decoding_batches, forced_log_probabilities
-from mt.translate.reading import split_line
 from mt.translate.search import Hypothesis
+from mt.translate.segments import segments_of, split_line
 
 
 @pytest.fixture(scope="session")
@@ -183,7 +183,7 @@ def test_a_text_found_in_two_segmentations_is_listed_once_with_the_better_score(
         [single[word[:cut]], single[word[cut:]]] for cut in range(1, len(word)) if {word[:cut], word[cut:]} <= {*single}
     ]
     parts = next(cut for cut in cuts if tokenizer.decode([cut]) == [word])
-    (segment,) = translator._segments(["a dog"], translator.encoder)
+    (segment,) = segments_of(["a dog"], translator.encoder, translator.decode)
     outputs = [Hypothesis(ids, score, score) for ids, score in ((parts, -1.0), ([whole, whole], -2.0), ([whole], -3.0))]
     assert [(one.text, one.score) for one in translator._translations(outputs, segment)] == [
         (word, -1.0),
@@ -200,7 +200,7 @@ def test_an_n_best_list_is_filled_up_from_the_rest_of_the_beam(toy_run: Path, so
 @torch.inference_mode()
 def score_errors(translator: Translator, lines: list[str]) -> Iterator[tuple[float, float]]:
     """How far each hypothesis's score, and its log-probability a piece, are from what forced decoding alone gives."""
-    segments = translator._segments(lines, translator.encoder)
+    segments = segments_of(lines, translator.encoder, translator.decode)
     for segment, hypotheses in zip(
         segments, translator._search(segments, translator.decode.beam, scored=True), strict=True
     ):
@@ -313,7 +313,7 @@ def test_lengths_are_bounded_on_both_sides(toy_run: Path) -> None:
         short = opened(toy_run, beam=beam, max_length=2)
         assert all(len(ids) <= 2 for ids in short.tokenizers.target.encode(short(lines)))
         longer = opened(toy_run, beam=beam, min_length=30)
-        segments = longer._segments(lines, longer.encoder)
+        segments = segments_of(lines, longer.encoder, longer.decode)
         assert all(len(found[0].ids) >= 30 for found in longer._search(segments, 1, scored=True))
 
 
@@ -328,7 +328,9 @@ def test_with_learned_positions_long_lines_are_split_outputs_bounded_and_long_ta
     long = "a man runs here . " * 9
     (found,) = translator.n_best([long])
     assert "translated in" in found[0].note
-    decoding = translator._search(translator._segments(["a man runs here ."], translator.encoder), 1, scored=True)
+    decoding = translator._search(
+        segments_of(["a man runs here ."], translator.encoder, translator.decode), 1, scored=True
+    )
     assert len(decoding[0][0].ids) == 11, "an untrained model goes on as long as it may"
     with pytest.raises(DataError, match=r"line 8: \d+ pieces, EOS counted, but the model has learned 12 positions"):
         translator.score(["a man", long], ["ein Mann", "ein Mann"], first=7)

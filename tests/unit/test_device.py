@@ -11,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mt.config import BatchConfig, Config, DecodeConfig
 from mt.device import (
     SPIN_COUNT,
     bfloat16_is_quick,
@@ -21,6 +22,8 @@ from mt.device import (
     up_to_kernel_size,
     warning_of,
 )
+from mt.train.resume import settled
+from mt.translate.opening import fitted
 
 # A kernel takes 0.6 MiB.
 MEASURE = """
@@ -68,7 +71,6 @@ PRIVATE = {
     "torch.ops.mkldnn._is_mkldnn_bf16_supported",
     "torch.ops.mkldnn._linear_pointwise",
     "torch.ops.mkldnn._reorder_linear_weight",
-    "torch._foreach_copy_",
     "torch.fx.experimental._config",
     "torch._foreach_lerp_",
 }
@@ -94,6 +96,15 @@ def test_a_run_on_cuda_leaves_cudnn_attention_out(monkeypatch: pytest.MonkeyPatc
     assert choose_device("auto") == torch.device("cuda")
     assert not torch.backends.cuda.cudnn_sdp_enabled()  # type: ignore[no-untyped-call]
     assert torch.backends.cuda.flash_sdp_enabled()  # type: ignore[no-untyped-call]
+
+
+def test_a_gpu_takes_a_whole_update_at_once_and_larger_batches_of_translations() -> None:
+    gpu, cpu = torch.device("cuda"), torch.device("cpu")
+    assert [settled(Config(), device).batch.micro_tokens for device in (gpu, cpu)] == [25_000, 8_192]
+    assert [fitted(DecodeConfig(), None, device).batch_tokens for device in (gpu, cpu)] == [32_000, 4_096]
+    chosen = Config(batch=BatchConfig(micro_tokens=500), decode=DecodeConfig(batch_tokens=700))
+    assert {settled(chosen, device).batch.micro_tokens for device in (gpu, cpu)} == {500}
+    assert {fitted(chosen.decode, 300, device).batch_tokens for device in (gpu, cpu)} == {700}
 
 
 def test_precision_auto_is_bfloat16_only_where_that_is_quick() -> None:

@@ -143,7 +143,7 @@ def test_another_recipe_is_refused_without_the_data_and_other_notes_are_told(tmp
     run_of_three(tmp_path, config)
     assert check_settings(tmp_path, with_settings(config, train={"log_every": 7})) == []
     noted = with_settings(config, batch={"micro_tokens": 100}, train={"average": 3})
-    assert check_settings(tmp_path, noted) == ["batch.micro_tokens: 8192 -> 100", "train.average: 5 -> 3"]
+    assert check_settings(tmp_path, noted) == ["batch.micro_tokens: 0 -> 100", "train.average: 5 -> 3"]
     for section, changed in (("train", {"precision": "bfloat16"}), ("model", {"heads": 4}), ("data", {"tgt": "fr"})):
         (key,) = changed
         with pytest.raises(CheckpointError, match=rf"cannot go on with other settings \({section}\.{key}: .* -> .*\)"):
