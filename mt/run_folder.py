@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mt.checkpoint import AVERAGED, list_checkpoints, read_config, read_state, resumable_checkpoints
-from mt.config import Config, changes
+from mt.config import Config
+from mt.config_changes import changes
 from mt.console import counted
 from mt.errors import CheckpointError, UsageError, WriteError
 from mt.files import number, writing

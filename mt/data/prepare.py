@@ -10,7 +10,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from mt.config import Config, differences
+from mt.config import Config
+from mt.config_changes import differences
 from mt.console import Console
 from mt.data.build import (
     Reading,

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mt.config import differing
+from mt.config_changes import differing
 from mt.errors import UsageError
 from mt.evaluate.bleu import missing_tokenizer, sentence_chrf
 from mt.evaluate.evaluation import OUTPUTS

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mt.config import Config, differing
+from mt.config import Config
+from mt.config_changes import differing
 from mt.config_file import dump_config, parse_config
 from mt.data.corpus import open_corpus
 from mt.errors import CheckpointError, ConfigError, DataError

@@ -9,7 +9,8 @@ from tempfile import TemporaryDirectory
 import torch
 
 from mt.checkpoint import Checkpoint, load_checkpoint, read_config, read_tokenizers, resumable_checkpoints
-from mt.config import Config, differences
+from mt.config import Config
+from mt.config_changes import differences
 from mt.console import Console, counted
 from mt.data.prepare import what_changed, why_prepare
 from mt.data.prepared import Prepared

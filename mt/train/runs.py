@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from mt.config import Config, differing
+from mt.config import Config
+from mt.config_changes import differing
 from mt.config_file import parse_config
 from mt.errors import ConfigError, UsageError
 from mt.files import number, read_json

@@ -18,7 +18,7 @@ FLOORS = [
     ["mt.errors", "mt.patterns", "mt.setting_types"],
     ["mt.data_config", "mt.noise"],
     ["mt.config", "mt.console", "mt.files", "mt.streams", "mt.device", "mt.distributed"],
-    ["mt.config_file", "mt.run_files", "mt.demo", "mt.pages", "mt.model"],
+    ["mt.config_file", "mt.config_changes", "mt.run_files", "mt.demo", "mt.pages", "mt.model"],
     ["mt.data"],
     ["mt.checkpoint"],
     ["mt.run_folder"],

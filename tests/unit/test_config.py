@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mt.config import Config, ModelConfig, changes, differences, on_resume
+from mt.config import Config, ModelConfig
+from mt.config_changes import changes, differences, on_resume
 from mt.config_file import dump_config, load_config, parse_config
 from mt.errors import ConfigError
 from mt.model.transformer import Transformer
