@@ -91,7 +91,10 @@ class World:
         return tensor.chunk(self.size)[self.rank]
 
     def start_sum_of_shares(self, tensor: Tensor) -> Callable[[], None]:
-        """As `start_sum`, but the sum is only in this process's share; in the rest is nothing of use."""
+        """As `start_sum`, but the sum is only in this process's share; in the rest is nothing of use.
+
+        Gloo, between CPUs, sums all of a copy, so this saves nothing there.
+        """
         with _contact():
             return partial(_wait, _reduce_scatter(self.share_of(tensor), tensor, async_op=True))
 
