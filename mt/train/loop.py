@@ -200,7 +200,7 @@ def take_updates(
                     learner.state()  # of which this process may have a share
                 progress = Progress.from_state(world.broadcast(progress.state()))
                 clock = time.perf_counter()
-                continue  # patience may be at its end now, or a stop asked for
+                continue  # patience may be at its end now
             if stopped:
                 if progress.update and world.is_main:
                     writer.save(learner, progress, stop_name(progress.update))
