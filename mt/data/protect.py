@@ -133,19 +133,29 @@ class Encoder:
         moved = [renumbered.get(index, index) for index in right.ids] if left.values and right.values else right.ids
         return Encoded(left.ids + moved, values, left.note or right.note)
 
-    def decode(self, ids: Sequence[int], values: Sequence[str]) -> str | None:
-        """The text of an output with the values in place; None where its symbols are not those of its source."""
-        tokenizer = self.tokenizers.target
+    def decode(self, outputs: Sequence[tuple[Sequence[int], Sequence[str]]]) -> list[str | None]:
+        """The text of each output, given with the values of its source, these in place.
+
+        None where its symbols are not those of its source. All go to sentencepiece at once: each call takes 30 us.
+        """
         numbers = {index: number for number, index in enumerate(self._target_ids) if index >= 0}
-        places = [place for place, index in enumerate(ids) if index in numbers]
-        found = [numbers[ids[place]] for place in places]
-        if sorted(found) != list(range(len(values))):
-            return None
+        places = [[place for place, index in enumerate(ids) if index in numbers] for ids, _ in outputs]
         # A part that begins with its symbol keeps the space after it, which a line loses at its beginning.
-        parts = tokenizer.decode([ids[start:end] for start, end in pairwise([0, *places, len(ids)])])
-        texts = [values[number].replace("\n", " ") for number in found]
-        rest = [part.removeprefix(NUMBERED[number]) for part, number in zip(parts[1:], found, strict=True)]
-        return parts[0] + "".join(text + part for text, part in zip(texts, rest, strict=True))
+        parts = self.tokenizers.target.decode(
+            [
+                ids[start:end]
+                for (ids, _), cuts in zip(outputs, places, strict=True)
+                for start, end in pairwise([0, *cuts, len(ids)])
+            ]
+        )
+        texts, rest = list[str | None](), iter(parts)
+        for (ids, values), cuts in zip(outputs, places, strict=True):
+            text, found = next(rest), [numbers[ids[place]] for place in cuts]
+            after = [part.removeprefix(NUMBERED[number]) for number, part in zip(found, rest, strict=False)]
+            is_whole = sorted(found) == list(range(len(values)))
+            shown = (values[number].replace("\n", " ") + part for number, part in zip(found, after, strict=True))
+            texts.append("".join([text, *shown]) if is_whole else None)
+        return texts
 
     def values_in(self, ids: Sequence[int], values: Sequence[str]) -> list[str]:
         """Those of a source's values that are left where the line was cut."""

@@ -4,6 +4,7 @@ import math
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Self
 
@@ -211,8 +212,9 @@ class Translator:
         found: list[list[Translation]] = [[] for _ in segments]
         for rows in decoding_batches([len(segment.ids) for segment in segments], self.decode.batch_tokens):
             batch = [segments[row] for row in rows]
-            for row, outputs in zip(rows, self._search_in_memory(batch, count, scored), strict=True):
-                found[row] = self._translations(outputs, segments[row])[:count]
+            hypotheses = self._search_in_memory(batch, count, scored)
+            for row, translations in zip(rows, self._translations(batch, hypotheses), strict=True):
+                found[row] = translations[:count]
             advance(sum(segments[row].part == 0 for row in rows))
         return found
 
@@ -284,14 +286,19 @@ class Translator:
         how = BeamSearch(decode.beam, penalty, outputs, decode.groups, decode.diversity)
         return beam_search(decoding, bounds, how)
 
-    def _translations(self, outputs: list[Hypothesis], segment: Segment) -> list[Translation]:
+    def _translations(self, segments: list[Segment], found: list[list[Hypothesis]]) -> list[list[Translation]]:
+        """What was found for each segment, as `_listed` lists it."""
+        outputs = [(one.ids, segment.values) for segment, ones in zip(segments, found, strict=True) for one in ones]
+        texts = iter(self.encoder.decode(outputs))
+        return list(map(self._listed, segments, found, [list(islice(texts, len(ones))) for ones in found]))
+
+    def _listed(self, segment: Segment, outputs: list[Hypothesis], texts: list[str | None]) -> list[Translation]:
         """Best first; a text found in two segmentations is listed once, with the better score, but not samples.
 
         None where the best has other numbered symbols than the segment; others that have are left out.
         """
         found: dict[object, Translation] = {}
-        for rank, output in enumerate(outputs):
-            text = self.encoder.decode(output.ids, segment.values)
+        for rank, (output, text) in enumerate(zip(outputs, texts, strict=True)):
             if text is None and not rank:
                 return []
             key = rank if self.decode.sample else text

@@ -185,7 +185,8 @@ def test_a_text_found_in_two_segmentations_is_listed_once_with_the_better_score(
     parts = next(cut for cut in cuts if tokenizer.decode([cut]) == [word])
     (segment,) = segments_of(["a dog"], translator.encoder, translator.decode)
     outputs = [Hypothesis(ids, score, score) for ids, score in ((parts, -1.0), ([whole, whole], -2.0), ([whole], -3.0))]
-    assert [(one.text, one.score) for one in translator._translations(outputs, segment)] == [
+    (found,) = translator._translations([segment], [outputs])
+    assert [(one.text, one.score) for one in found] == [
         (word, -1.0),
         (tokenizer.decode([[whole, whole]])[0], -2.0),
     ]

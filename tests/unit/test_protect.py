@@ -140,7 +140,7 @@ def test_one_pattern_needs_no_list(tmp_path: Path) -> None:
 @given(anything)
 def test_a_line_comes_back_when_its_symbols_do(encoder: Encoder, line: str) -> None:
     (encoded,) = encoder.sources([line])
-    assert encoder.decode(encoded.ids, encoded.values) == line
+    assert encoder.decode([(encoded.ids, encoded.values)]) == [line]
     numbered = [index for index in encoded.ids if index in encoder.tokenizers.source.symbols.values()]
     assert numbered == [encoder.tokenizers.source.symbols[symbol] for symbol in NUMBERED[: len(encoded.values)]]
 
@@ -150,7 +150,7 @@ def test_a_line_comes_back_when_its_symbols_do(encoder: Encoder, line: str) -> N
 def test_a_pair_is_protected_on_both_sides_or_on_none(encoder: Encoder, source: str, target: str) -> None:
     (one,), (other,) = encoder.pairs([source], [target])
     for encoded, line in ((one, source), (other, target)):
-        assert encoder.decode(encoded.ids, encoded.values) == line
+        assert encoder.decode([(encoded.ids, encoded.values)]) == [line]
     assert one.values == other.values
     assert bool(one.note) == bool(other.note)
     assert not (one.note and one.values)
@@ -168,7 +168,7 @@ def test_sides_in_another_order_take_the_same_symbols(
     assert sorted(index for index in other.ids if index in symbols.values()) == [
         symbols[symbol] for symbol in NUMBERED[: len(values)]
     ]
-    assert encoder.decode(other.ids, one.values) == " ".join(order) + " sehen"
+    assert encoder.decode([(other.ids, one.values)]) == [" ".join(order) + " sehen"]
 
 
 def test_pairs_that_do_not_match_equally_stay_as_they_are(encoder: Encoder) -> None:
@@ -188,9 +188,11 @@ def test_an_output_with_other_symbols_has_no_text(encoder: Encoder, line: str, d
     (encoded,) = encoder.sources([line])
     symbols = list(encoder.tokenizers.target.symbols.values())[1:]
     extra = data.draw(st.sampled_from(symbols))
-    assert encoder.decode([*encoded.ids, extra], encoded.values) is None
+    more, right = ([*encoded.ids, extra], encoded.values), (encoded.ids, encoded.values)
+    assert encoder.decode([more, right, more]) == [None, *encoder.decode([right]), None]
     if encoded.values:
-        assert encoder.decode([index for index in encoded.ids if index != symbols[0]], encoded.values) is None
+        without = [index for index in encoded.ids if index != symbols[0]]
+        assert encoder.decode([(without, encoded.values)]) == [None]
 
 
 @settings(deadline=None)
@@ -202,7 +204,7 @@ def test_joined_parts_are_numbered_through(encoder: Encoder, left: str, right: s
         assert len(one.values) + len(other.values) > len(NUMBERED)
         return
     assert joined.values == one.values + other.values
-    text = encoder.decode(joined.ids, joined.values)
+    (text,) = encoder.decode([(joined.ids, joined.values)])
     plain = encoder.tokenizers.source.encode([left, right])
     expected = encoder.tokenizers.source.decode([plain[0] + plain[1]])[0]
     assert text == expected
