@@ -37,7 +37,8 @@ def parts(records: dict[str, Found]) -> Iterator[str]:
         packages = ", ".join(f"{name} {version}" for name, version in about["packages"].items())
         yield f"{about['machine']}; driver {about['driver']}, CUDA {about['cuda']}, {about['gcc']}; {packages}"
     if tests := found.get("tests"):
-        yield f"`pytest -m gpu`: {tests['summary']}"
+        faults = [line for line in tests["output"].splitlines() if line.startswith(("FAILED", "ERROR"))]
+        yield "\n".join([f"`pytest -m gpu`: {tests['summary']}", *(f"- {line}" for line in faults)])
     ceiling = found.get("ceilings")
     if ceiling:
         yield f"Ceilings: {ceiling['flops'] / 1e12:,.1f} TFLOP/s in bfloat16, {ceiling['bytes'] / 1e12:.3f} TB/s copied"
