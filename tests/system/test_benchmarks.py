@@ -1,9 +1,12 @@
 """Every benchmark still runs: each at the smallest scale, without the peers, for the table that it prints."""
 
+import importlib
+import json
 import os
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -163,3 +166,53 @@ def test_long_measures_each_kind_of_positions_and_the_quality_of_joined_sentence
     output = benchmark("long", "--quality", toy_run, "--threads", 1)
     for joined in ("-", r"\d+ pieces"):
         assert_row(rf"\| run \| \d+ \| {joined} \| \d+ \| [\d.]+ \| \d+% \| [\d.]+ \|", output)
+
+
+@pytest.mark.slow
+def test_time_to_quality_goes_from_training_to_a_table_and_a_plot(toy_yaml: Path, tmp_path: Path) -> None:
+    work = ("--work", tmp_path / "work")
+    printed("time_to_quality", "prepare", *work, "--config", toy_yaml, "train.checkpoint_every=12")
+    systems = ["mt", *(["huggingface"] if find_spec("transformers") and find_spec("accelerate") else [])]
+    for system in systems:
+        for _ in range(2):  # what is done is left as it is
+            printed("time_to_quality", "run", system, *work)
+        assert (tmp_path / "work" / "runs" / system / "sessions.jsonl").read_text().count("\n") == 1
+    lay_out_run(tmp_path / "work")
+    output = benchmark("time_to_quality", "table", *work)
+    for system in systems:
+        assert_row(rf"\| {system} \|( not in 0\.\d \|  \|){{3}} [\d.]+ \| [\d,]+ \| 0\.\d\d \|", output)
+    assert_row(r"\| learnt \|( 2\.0 \| 4\.00M \|){3} 100\.00 \| 33,333 \| 1\.50 \|", output)  # the first, not the best
+    points = (tmp_path / "work" / "points.jsonl").read_text().splitlines()
+    assert len(points) == len(systems) + 4
+    assert (tmp_path / "work" / "time_to_quality.svg").read_text().count('fill="none"') == len(systems) + 1
+
+
+def lay_out_run(work: Path) -> None:
+    """A peer's run whose outputs are the references from its second checkpoint on, but for the third."""
+    run, right = work / "runs" / "learnt", (work / "text" / "valid.de").read_text(encoding="utf-8")
+    (run / "outputs").mkdir(parents=True)
+    times = [{"update": update, "seconds": 60.0 * update, "tokens": 2_000_000 * update} for update in (1, 2, 3, 4)]
+    (run / "run.json").write_text("{}")
+    (run / "times.json").write_text(json.dumps(times))
+    for update, output in enumerate(["\n" * right.count("\n"), right] * 2, 1):
+        (run / "outputs" / f"{update}.pieces").write_text(output, encoding="utf-8")
+    (run / "sessions.jsonl").write_text(json.dumps({"status": 0, "peak_gib": 1.5, "machine": "another"}) + "\n")
+
+
+def test_time_to_quality_counts_the_seconds_up_to_the_checkpoint_that_a_peer_goes_on_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    stopwatch = importlib.import_module("quality_peers").Stopwatch
+    first = stopwatch(tmp_path)
+    first.go()
+    first.stand()
+    first.tokens = 7
+    first.note(3)
+    noted = first.seconds
+    first.go()
+    first.stand()  # and is killed before the next checkpoint
+    again = stopwatch(tmp_path)
+    again.stand()  # standing still already
+    assert 0 < noted < first.seconds
+    assert (again.update, again.seconds, again.tokens) == (3, noted, 7)
