@@ -74,7 +74,7 @@ Processes = Annotated[
     ),
 ]
 Device = Annotated[str, option("DEVICE", "auto, cpu, cuda or mps.")]
-Precision = Annotated[str | None, option("KIND", "float32 or bfloat16. Default: the run's, else float32.")]
+Precision = Annotated[str | None, option("KIND", "float32, bfloat16 or (CPU) int8. Default: the run's, else float32.")]
 Tag = Annotated[str | None, option("TAG", "A symbol to put before each source line, as in training.")]
 DecodeOverrides = Annotated[
     list[str] | None,

@@ -37,12 +37,17 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
-    """The type of matrix products meant by `auto`, `float32` or `bfloat16`; auto is bfloat16 where it is quicker."""
+    """The type of matrix products meant by `auto`, `float32`, `bfloat16` or `int8`; auto: bfloat16 where it is quicker.
+
+    Raises UsageError for int8 on anything but a CPU.
+    """
     import torch
 
     if name == "auto":
         return torch.bfloat16 if bfloat16_is_quick(device) else torch.float32
-    return torch.bfloat16 if name == "bfloat16" else torch.float32
+    if name == "int8" and device.type != "cpu":
+        raise UsageError(f"precision int8 is for CPUs, and this is {device.type}: take bfloat16, or --device cpu")
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}[name]
 
 
 def bfloat16_is_quick(device: torch.device) -> bool:

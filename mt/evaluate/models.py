@@ -12,10 +12,11 @@ from mt.config import Config, DecodeConfig
 from mt.console import Console, counted
 from mt.data.prepared import open_prepared
 from mt.data_config import name_of
-from mt.device import choose_device, warning_of
+from mt.device import choose_device
 from mt.errors import DataError, WriteError
 from mt.evaluate.testsets import TestSet
 from mt.files import read_json, write_whole
+from mt.model.inference import decoding_warning
 from mt.run_folder import choose_checkpoint
 from mt.translate.opening import decode_settings
 from mt.translate.translator import Translator
@@ -116,7 +117,7 @@ def translate(model: Candidate, testset: TestSet, device: str, console: Console)
     path, average = (model.checkpoints[0], None) if single else (model.path, len(model.checkpoints))
     translator = Translator(path, device=device, average=average, decode=model.decode.model_dump())
     console.say(f"model: {model.name}{f'; {model.reason}' if model.reason else ''}")
-    if warning := warning_of(model.decode.precision, choose_device(device)):
+    if warning := decoding_warning(model.decode.precision, choose_device(device)):
         console.warn(warning)
     with console.track("translating", total=len(sources)) as advance:
         found = translator.n_best(sources, advance=advance, scored=False, tag=testset.tags or None)

@@ -1,10 +1,13 @@
 """Models that only decode: their weights in another type, and laid out as a CPU's matrix kernels want them."""
 
+from collections.abc import Callable
+from functools import cache
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mt.device import onednn_takes_bfloat16, up_to_kernel_size
+from mt.device import onednn_takes_bfloat16, up_to_kernel_size, warning_of
 from mt.model.layers import TiedOutput
 from mt.model.transformer import Transformer
 
@@ -14,17 +17,37 @@ ROWS = 64  # of a usual product, for which oneDNN chooses a layout; it serves an
 def inference_model(model: Transformer, precision: torch.dtype) -> Transformer:
     """Make a model decode as quickly as its device can, in `precision`; it no longer learns.
 
+    precision: with int8, embeddings and linear layers are in 8 bits, and all else in float32, see `Int8Linear`.
     The model itself is changed and returned, so that no weight but the embedding is in memory twice.
     """
-    model = model.to(precision)
+    if precision == torch.int8 and not largest_exact_weight():
+        precision = torch.float32
+    model = model.to(torch.float32 if precision == torch.int8 else precision)
     # With gradients to come, oneDNN would take kernels for bfloat16 that are a thousand times slower.
     model.requires_grad_(False)
-    if _can_pack(precision, model.device):
-        for module in list(model.modules()):
-            for name, child in list(module.named_children()):
-                if isinstance(child, nn.Linear | TiedOutput):
-                    setattr(module, name, PackedLinear(child.weight, child.bias))
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if (quick := _quick(child, precision, model.device)) is not None:
+                setattr(module, name, quick)
     return model.eval()
+
+
+def decoding_warning(precision: str, device: torch.device) -> str:
+    """A warning for who translates in a precision that this device is no quicker with; empty for any other."""
+    if precision == "int8" and device.type == "cpu" and not largest_exact_weight():
+        return "torch has no exact products of 8-bit numbers on this CPU: precision int8 is computed in float32"
+    return warning_of(precision, device)
+
+
+def _quick(child: nn.Module, precision: torch.dtype, device: torch.device) -> nn.Module | None:
+    """What decodes in place of a part of a model; None for a part that stays as it is."""
+    if precision == torch.int8 and isinstance(child, nn.Embedding):
+        return Int8Embedding(*quantised(child.weight))
+    if not isinstance(child, nn.Linear | TiedOutput):
+        return None
+    if precision == torch.int8:
+        return Int8Linear(*quantised(child.weight), child.bias)
+    return PackedLinear(child.weight, child.bias) if _can_pack(precision, device) else None
 
 
 def _can_pack(precision: torch.dtype, device: torch.device) -> bool:
@@ -45,12 +68,128 @@ class PackedLinear(nn.Module):
         self._packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), ROWS)
 
     def forward(self, x: Tensor) -> Tensor:
-        rows = x.numel() // x.size(-1)
-        if (size := up_to_kernel_size(rows)) == rows:
-            return self._product(x)
-        x_ND = F.pad(x.reshape(rows, -1), (0, 0, 0, size - rows))
-        return self._product(x_ND)[:rows].view(*x.shape[:-1], -1)
+        return _of_kernel_size(self._product, x)
 
     def _product(self, x: Tensor) -> Tensor:
         out: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._packed, self._bias, "none", [], "")
         return out
+
+
+def _of_kernel_size(product: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """The product of x's rows, computed on so many that its kernel will be needed again."""
+    rows = x.numel() // x.size(-1)
+    if (size := up_to_kernel_size(rows)) == rows:
+        return product(x)
+    x_ND = F.pad(x.reshape(rows, -1), (0, 0, 0, size - rows))
+    return product(x_ND)[:rows].view(*x.shape[:-1], -1)
+
+
+# --- 8 bits ------------------------------------------------------------------------------------------------------
+
+LARGEST = 127
+# Up to so many weights the product that takes them as they are is quicker, as it begins at once; above it, the one
+# whose weights are laid out.
+PLAIN = 2**19
+
+
+def quantised(x_ND: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows in 8 bits, from -127 to 127, and what 1 stands for in each, scale_N1: they are the x_ND / scale_N1, rounded.
+
+    A row of zeros has scale 0, so what its 0 / 0 became does not matter.
+    """
+    scale_N1 = x_ND.detach().abs().amax(-1, keepdim=True).mul_(1 / LARGEST)
+    return torch.div(x_ND.detach(), scale_N1).round_().to(torch.int8), scale_N1
+
+
+class Int8Linear(nn.Module):
+    """A linear layer in 8 bits: each output's weights have a scale, and each row of x gets its own.
+
+    The products are summed in whole numbers, exactly, so no row depends on those beside it.
+    """
+
+    def __init__(self, weight_OD: Tensor, scale_O1: Tensor, bias: Tensor | None) -> None:
+        super().__init__()
+        if (largest := largest_exact_weight()) < LARGEST:
+            weight_OD = (weight_OD * (largest / LARGEST)).round_().to(torch.int8)
+            scale_O1 = scale_O1 * (LARGEST / largest)
+        self._bias = None if bias is None else bias.detach()
+        kind = _PlainInt8 if weight_OD.numel() <= PLAIN else _PackedInt8
+        self._scaled_sums = kind(weight_OD, scale_O1[:, 0])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _of_kernel_size(self._product, x)
+
+    def _product(self, x: Tensor) -> Tensor:
+        x_ND, scale_N1 = quantised(x.reshape(-1, x.size(-1)))
+        sums_NO = self._scaled_sums(x_ND)
+        out_NO = sums_NO.mul_(scale_N1) if self._bias is None else torch.addcmul(self._bias, sums_NO, scale_N1)
+        return out_NO.view(*x.shape[:-1], -1)
+
+
+class _PlainInt8:
+    """Sums of products, times the scales of their weights; torch multiplies as oneDNN does, and keeps the kernel."""
+
+    def __init__(self, weight_OD: Tensor, scale_O: Tensor) -> None:
+        self._weight_DO, self._scale_O = weight_OD.t(), scale_O
+
+    def __call__(self, x_ND: Tensor) -> Tensor:
+        return torch._int_mm(x_ND, self._weight_DO).float().mul_(self._scale_O)
+
+
+class _PackedInt8:
+    """The same for large weights, which are laid out once."""
+
+    def __init__(self, weight_OD: Tensor, scale_O: Tensor) -> None:
+        self._packed = torch.ops.onednn.qlinear_prepack(weight_OD, None)
+        self._scale_O, self._zero_O = scale_O, torch.zeros(len(scale_O), dtype=torch.int64)
+
+    def __call__(self, x_ND: Tensor) -> Tensor:
+        # Numbers without a sign, 128 for 0: for those with one, oneDNN has no quick kernel here.
+        unsigned_ND = x_ND.view(torch.uint8).bitwise_xor(128)
+        of_x, weights, of_output = (1.0, 128), (self._packed, self._scale_O, self._zero_O), (1.0, 0, torch.float32)
+        sums_NO: Tensor = torch.ops.onednn.qlinear_pointwise(
+            unsigned_ND, *of_x, *weights, None, *of_output, "none", [], ""
+        )
+        return sums_NO
+
+
+@cache
+def largest_exact_weight() -> int:
+    """The largest weight of a row whose sums torch's kernels give exactly on this CPU: 127, 64, or 0 where none is.
+
+    A CPU without instructions for it (VNNI) adds pairs of products in 16 bits, which hold 2 * 255 * 64, but not
+    2 * 255 * 127: then weights get one bit less.
+    """
+    for largest in (LARGEST, 64):
+        if all(_is_exact(kind, rows, largest) for kind in (_PlainInt8, _PackedInt8) for rows in (1, 3, ROWS)):
+            return largest
+    return 0
+
+
+def _is_exact(kind: type[_PlainInt8 | _PackedInt8], rows: int, largest: int) -> bool:
+    """Whether sums of the largest products of both signs are right."""
+    weight_OD = torch.full((96, 256), largest, dtype=torch.int8)
+    weight_OD[::2] *= -1
+    weight_OD[:, ::3] = largest
+    x_ND = torch.full((rows, 256), LARGEST, dtype=torch.int8)
+    x_ND[:, ::5] *= -1
+    try:
+        sums_NO = kind(weight_OD, torch.ones(len(weight_OD)))(x_ND)
+    except (AttributeError, RuntimeError):  # a later torch may lack such a product, or another processor
+        return False
+    return torch.equal(sums_NO.double(), x_ND.double() @ weight_OD.double().t())
+
+
+class Int8Embedding(nn.Module):
+    """An embedding in 8 bits, each piece with its own scale."""
+
+    def __init__(self, table_VD: Tensor, scale_V1: Tensor) -> None:
+        super().__init__()
+        self._table_VD, self._scale_V1 = table_VD, scale_V1
+
+    @property
+    def num_embeddings(self) -> int:
+        return len(self._table_VD)
+
+    def forward(self, ids_N: Tensor) -> Tensor:
+        return F.embedding(ids_N, self._table_VD) * F.embedding(ids_N, self._scale_V1)

@@ -84,11 +84,12 @@ class Transformer(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return self.embedding.weight.device
+        return self.encoder[0].after_self_attention.norm.weight.device
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.embedding.weight.dtype
+        """What layers hand on: the type of the weights, of which those of norms are never in fewer bits than it."""
+        return self.encoder[0].after_self_attention.norm.weight.dtype
 
     @property
     def vocab_size(self) -> int:
@@ -113,8 +114,8 @@ class Transformer(nn.Module):
         ponders: where given, how long each real piece was pondered is appended to it, in a model with halting.
         """
         layout = self._turned(layout_of(source_BS, places_N, self._runs_compiled))
-        layout = replace(layout, kernel_mask=kernel_mask(layout.mask, self.embedding.weight))
         x_ND = self._embed_all(source_BS, layout, self.source_embedding, hidden_BS)
+        layout = replace(layout, kernel_mask=kernel_mask(layout.mask, x_ND))
         layers = _schedule(self.encoder, self.config.encoder_layers)
         applications = [self._application(layer, layout, maps) for layer in layers]
         x_ND = self._run_stack(self.encoder_recurrence, x_ND, layout, applications, ponders)

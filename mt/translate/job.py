@@ -9,10 +9,11 @@ from pathlib import Path
 
 from mt.console import Console, counted
 from mt.data.lines import refuse_giant
-from mt.device import choose_device, warning_of
+from mt.device import choose_device
 from mt.distributed import LostContactError, World, joined
 from mt.errors import DataError, Interrupted
 from mt.files import is_special, writing
+from mt.model.inference import decoding_warning
 from mt.streams import write_out
 from mt.translate.alignment import SHOWN, only_model, with_alignments, write_attention
 from mt.translate.formats import Result, Results, Table, line_format
@@ -46,7 +47,7 @@ def translate(
             with world.main_first():
                 translator = Translator(*checkpoints, device=device, average=average, decode=decode)
             console.say(f"model: {translator.name}")
-            if world.is_main and (warning := warning_of(translator.decode.precision, choose_device(device))):
+            if world.is_main and (warning := decoding_warning(translator.decode.precision, choose_device(device))):
                 console.warn(warning)
             run_job(translator, job, console, world)
         except LostContactError as error:

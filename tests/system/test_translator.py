@@ -91,11 +91,13 @@ def test_half_a_character_is_read_as_its_replacement(toy_run: Path) -> None:
         {"beam": 4, "penalty": "length", "alpha": 1.0},
         {"beam": 4, "groups": 2},
         {"sample": True},
+        {"beam": 1, "precision": "int8"},
+        {"beam": 4, "precision": "int8"},
     ],
-    ids=["greedy", "beam 4", "mean", "diverse", "sampled"],
+    ids=["greedy", "beam 4", "mean", "diverse", "sampled", "greedy, int8", "beam 4, int8"],
 )
 def test_a_translation_depends_on_no_neighbour(toy_run: Path, sources: list[str], decode: dict[str, object]) -> None:
-    """In float32, whatever the batch size, to the last bit of the score; a sample also keeps its line number."""
+    """Not in float32 or int8, whatever the batch size, to the last bit of the score; a sample keeps its line number."""
     together = opened(toy_run, **decode).n_best(sources)
     for batch_tokens in (20, 60):
         apart = opened(toy_run, **decode, batch_tokens=batch_tokens).n_best(sources)

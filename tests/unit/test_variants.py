@@ -211,7 +211,7 @@ def test_attention_maps_are_weights_and_asking_for_them_changes_nothing(settings
 
 
 @every_variant
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.15)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.15), (torch.int8, 0.15)])
 @torch.inference_mode()
 def test_a_packed_model_computes_the_same(settings: Settings, dtype: torch.dtype, tolerance: float) -> None:
     model, packed = new_model(settings, torch.float32), inference_model(new_model(settings, torch.float32), dtype)
