@@ -109,7 +109,7 @@ def huggingface_arguments(task: Settings, run: Path, bf16: bool) -> Settings:
     return {
         "output_dir": str(run / "checkpoints"),
         "use_cpu": True,
-        "bf16": bf16,  # its mixed precision, where the CPU itself multiplies bfloat16: 1.5 times as quick there
+        "bf16": bf16,  # its mixed precision, where the CPU multiplies bfloat16 itself: a fifth less CPU time an update
         # It counts sentences, not tokens: as many as an update of mt has on the average, like lengths together.
         "per_device_train_batch_size": task["sentences"],
         "train_sampling_strategy": "group_by_length",
