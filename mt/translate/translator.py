@@ -20,6 +20,7 @@ from mt.model.inference import inference_model
 from mt.model.transformer import Transformer
 from mt.translate.beam import BeamSearch, beam_search, penalty_of
 from mt.translate.decoding import (
+    INT8_MULTIPLE,
     SCORED_MULTIPLE,
     Decoding,
     GreedyDecoding,
@@ -270,7 +271,7 @@ class Translator:
 
     def _search(self, segments: list[Segment], count: int, scored: bool) -> list[list[Hypothesis]]:
         decode, bounds = self.decode, self._bounds(segments)
-        multiple = SCORED_MULTIPLE if scored else 1
+        multiple = SCORED_MULTIPLE if scored else INT8_MULTIPLE if decode.precision == "int8" else 1
         source_BS = pad_sources([segment.ids for segment in segments], multiple)
         if decode.beam == 1 and not decode.sample and not scored:
             found = greedy_search(GreedyDecoding(self.models, source_BS, 1), bounds)

@@ -160,6 +160,7 @@ PEERS = {  # and the packages each needs
     "MarianMTModel": ("transformers",),
     "Hugging Face generate": ("transformers",),
     "CTranslate2 float32": ("transformers", "ctranslate2"),
+    "CTranslate2 int8": ("transformers", "ctranslate2"),
 }
 LIMIT = "products alone"  # the system that computes nothing but the matrix products that all need
 

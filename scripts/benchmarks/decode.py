@@ -1,6 +1,8 @@
 #!/usr/bin/env python
 """Speed of decoding beside Hugging Face's generate and CTranslate2: same weights, sentences, batches and lengths.
 
+mt and CTranslate2 are measured in float32 and in 8 bits.
+
     scripts/benchmarks/decode.py --size small --beam 4
     scripts/benchmarks/decode.py --ckpt runs/multi30k --input text.en --beam 1
 
@@ -24,12 +26,12 @@ from mt.checkpoint import load_checkpoint
 from mt.data.tokenizer import BOS, EOS, PAD
 from mt.data.vocabulary import Tokenizers
 from mt.device import keep_freed_memory
-from mt.model.inference import PackedLinear, inference_model
+from mt.model.inference import PackedLinear, inference_model, largest_exact_weight
 from mt.model.layers import DecoderLayer, EncoderLayer, Residual
 from mt.model.transformer import Transformer
 from mt.run_folder import find_checkpoint
 from mt.translate.beam import BeamSearch, beam_search, gnmt_penalty
-from mt.translate.decoding import Decoding, GreedyDecoding, pad, pad_sources
+from mt.translate.decoding import INT8_MULTIPLE, Decoding, GreedyDecoding, pad, pad_sources
 from mt.translate.search import Bounds, greedy_search
 
 MAX_EXTRA = 50
@@ -100,7 +102,7 @@ def random_sources(count: int, vocabulary: int) -> Sequences:
 def make_system(name: str, options: argparse.Namespace) -> Callable[[str], Sequences | int]:
     """A system that decodes all batches, and answers with the `outputs` or with the number of their `tokens`."""
     torch.set_num_threads(options.threads)
-    if name == "mt":
+    if name.startswith("mt"):
         keep_freed_memory()  # as `mt translate` does
     model, batches = task(options)
     decode = SYSTEMS[name](model, options)
@@ -139,27 +141,39 @@ def ours(model: Transformer, options: argparse.Namespace) -> Decode:
     return our_decoding(inference_model(model, torch.float32), options.beam, forced=not options.ckpt)
 
 
+def ours_int8(model: Transformer, options: argparse.Namespace) -> Decode:
+    if not largest_exact_weight():
+        raise SystemExit("torch has no exact products of 8-bit numbers on this CPU; name other --systems")
+    return our_decoding(inference_model(model, torch.int8), options.beam, not options.ckpt, INT8_MULTIPLE)
+
+
 def hugging_face(model: Transformer, options: argparse.Namespace) -> Decode:
     return hugging_face_decoding(marian_twin(model), options.beam, forced=not options.ckpt)
 
 
 def ctranslate(model: Transformer, options: argparse.Namespace) -> Decode:
-    with tempfile.TemporaryDirectory() as folder:
-        return ctranslate_decoding(marian_twin(model), Path(folder), options.beam, not options.ckpt, options.threads)
+    return ctranslate_decoding(marian_twin(model), "float32", options)
+
+
+def ctranslate_int8(model: Transformer, options: argparse.Namespace) -> Decode:
+    return ctranslate_decoding(marian_twin(model), "int8", options)
 
 
 SYSTEMS: dict[str, Callable[[Transformer, argparse.Namespace], Decode]] = {
     "mt": ours,
+    "mt int8": ours_int8,
     "Hugging Face generate": hugging_face,
     "CTranslate2 float32": ctranslate,
+    "CTranslate2 int8": ctranslate_int8,
 }
 
 
-def our_decoding(model: Transformer, beam: int, forced: bool) -> Decode:
+def our_decoding(model: Transformer, beam: int, forced: bool, multiple: int = 1) -> Decode:
+    """multiple: what sources are padded to."""
     device = model.device
 
     def decode(batch: Sequences) -> Sequences:
-        source_BS = pad_sources(batch)
+        source_BS = pad_sources(batch, multiple)
         lengths_B = [len(batch[0]) + 1] * len(batch) if forced else [len(source) + MAX_EXTRA + 1 for source in batch]
         bounds = Bounds(BOS, EOS, lengths_B, shortest=len(batch[0]) if forced else 0, device=device)
         with torch.inference_mode():
@@ -240,7 +254,8 @@ def up_to_eos(ids: list[int]) -> list[int]:
     return ids[: ids.index(EOS)] if EOS in ids else ids
 
 
-def ctranslate_decoding(twin: Any, folder: Path, beam: int, forced: bool, threads: int) -> Decode:
+def ctranslate_decoding(twin: Any, compute_type: str, options: argparse.Namespace) -> Decode:
+    """compute_type: of its weights, too."""
     import ctranslate2
     from ctranslate2.converters.transformers import BartLoader
 
@@ -251,18 +266,19 @@ def ctranslate_decoding(twin: Any, folder: Path, beam: int, forced: bool, thread
     spec.register_target_vocabulary(names)
     spec.config.decoder_start_token = "<s>"
     spec.validate()
-    spec.optimize()
-    (folder / "model").mkdir()
-    spec.save(str(folder / "model"))
-    translator = ctranslate2.Translator(
-        str(folder / "model"), device="cpu", compute_type="float32", inter_threads=1, intra_threads=threads
-    )
+    spec.optimize("int8" if compute_type == "int8" else None)
+    forced = not options.ckpt
+    with tempfile.TemporaryDirectory() as folder:
+        spec.save(folder)
+        translator = ctranslate2.Translator(
+            folder, device="cpu", compute_type=compute_type, inter_threads=1, intra_threads=options.threads
+        )
 
     def decode(batch: Sequences) -> Sequences:
         length = len(batch[0])
         found = translator.translate_batch(
             [[*(names[piece] for piece in source), "</s>"] for source in batch],
-            beam_size=beam,
+            beam_size=options.beam,
             length_penalty=0.6,
             max_batch_size=len(batch),
             max_decoding_length=length if forced else length + MAX_EXTRA,
