@@ -29,6 +29,7 @@ from mt.files import Bytes, rename, sync_folder, write_through, writing
 
 FORMAT = 1
 AVERAGED = "averaged"  # the name of the checkpoint that averages the last ones at the end of training
+SCALE = ".int8_scale"  # after the name of a weight in 8 bits: what 1 stands for in each of its rows, [rows, 1]
 _STEP = re.compile(r"step-(\d{8})")
 _STOP = re.compile(r"stop-(\d{8})")
 
@@ -108,10 +109,19 @@ def load_checkpoint(path: Path, resume: bool = False) -> Checkpoint:
         path=path,
         config=parse_config(contents["config.yaml"].decode(), str(path / "config.yaml")),
         tokenizers={name: contents[name] for name in TOKENIZER_FILES if name in contents},
-        weights=load_tensors(contents["model.safetensors"]),
+        weights=_in_float32(load_tensors(contents["model.safetensors"])),
         optimizer=load_tensors(contents["optimizer.safetensors"]) if "optimizer.safetensors" in contents else {},
         state=json.loads(contents["state.json"]),
     )
+
+
+def _in_float32(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights as they are used; those stored in 8 bits are multiplied by their scales."""
+    return {
+        name: tensor * weights[name + SCALE] if tensor.dtype == torch.int8 else tensor
+        for name, tensor in weights.items()
+        if not name.endswith(SCALE)
+    }
 
 
 def read_state(path: Path) -> dict[str, Any]:
@@ -185,16 +195,17 @@ def _json(value: Mapping[str, Any]) -> bytes:
 
 
 def safetensors_parts(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> Sequence[Bytes]:
-    """Tensors as a file of safetensors in float32, whose own writer would block the other threads.
+    """Tensors as a file of safetensors in float32 or int8, whose own writer would block the other threads.
 
     The length of the header in 8 bytes, the header in JSON, then the tensors' own memory, which is not copied.
     """
     header: dict[str, Any] = {} if metadata is None else {"__metadata__": metadata}
     data, end = [], 0
     for name, tensor in tensors.items():
-        flat = tensor.detach().to("cpu", torch.float32).flatten()
+        is_int8 = tensor.dtype == torch.int8
+        flat = tensor.detach().to("cpu", torch.int8 if is_int8 else torch.float32).flatten()
         start, end = end, end + flat.nbytes
-        header[name] = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": [start, end]}
+        header[name] = {"dtype": "I8" if is_int8 else "F32", "shape": list(tensor.shape), "data_offsets": [start, end]}
         data.append(flat.numpy().data.cast("B"))
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)  # so that the tensors begin at a multiple of 8 bytes

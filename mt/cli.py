@@ -322,10 +322,10 @@ def _decode(context: typer.Context, overrides: list[str] | None) -> dict[str, ob
 @command
 def export(
     ckpt: Annotated[list[Path], option("RUN|CHECKPOINT", "As in mt translate; one.", "--ckpt")],
-    to: Annotated[str, option("FORMAT", "ctranslate2, huggingface or argos.")],
+    to: Annotated[str, option("FORMAT", "ctranslate2, huggingface, argos, or mt for a checkpoint in 8 bits.")],
     output: Annotated[Path, option("DIR", "A new folder.")],
     quantization: Annotated[
-        str | None, option("KIND", "float32, int8, int8_float32 or float16. Default: float32; for argos, int8.")
+        str | None, option("KIND", "float32, int8, int8_float32 or float16. Default: float32; for argos and mt, int8.")
     ] = None,
     average: Average = None,
     quiet: Quiet = False,

@@ -2,11 +2,14 @@
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import Tensor
+
 from mt import __version__
+from mt.checkpoint import SCALE, Checkpoint, save_checkpoint
 from mt.config import Config, ModelConfig
 from mt.console import Console
 from mt.data.prepared import Text
@@ -28,6 +31,7 @@ from mt.interop.self_check import (
     source_ids,
     validation_text,
 )
+from mt.model.inference import quantised
 from mt.model.transformer import Transformer
 from mt.patterns import NUMBERED
 from mt.translate.opening import chosen_checkpoints, fingerprint_of, open_model
@@ -37,6 +41,7 @@ FORMATS = {  # and the types that the weights may have there, the usual one firs
     "ctranslate2": ("float32", "int8", "int8_float32", "float16"),
     "huggingface": ("float32",),
     "argos": ("int8", "int8_float32", "float16", "float32"),
+    "mt": ("int8",),  # a checkpoint like any other, for translating on a CPU
 }
 HELD: dict[str, dict[str, tuple[object, ...]]] = {
     "ctranslate2": ctranslate.HELD,
@@ -71,13 +76,16 @@ def export(
             files, checks = _write_hugging_face(folder, opened)
         elif to == "ctranslate2":
             files, checks = _write_ctranslate2(folder, opened, quantization)
-        else:
+        elif to == "argos":
             files, checks = _write_argos(folder, opened, quantization)
+        else:
+            files, checks = {}, _write_int8(folder, opened)
         for name, text in files.items():
             (folder / name).write_text(text, encoding="utf-8")
     for check in checks:
         console.say(check)
-    console.say(f"{output}: written; its README.md says how to run it")
+    how = f"mt translate --ckpt {output} runs it" if to == "mt" else "its README.md says how to run it"
+    console.say(f"{output}: written; {how}")
 
 
 @dataclass(frozen=True)
@@ -86,12 +94,16 @@ class _Opened:
 
     name: str
     fingerprint: str
-    config: Config
+    checkpoint: Checkpoint
     model: Transformer
     tokenizers: Tokenizers
     text: Text | None  # the validation set
     pairs: Pairs
     logps: LogProbabilities  # of the pairs, under the model
+
+    @property
+    def config(self) -> Config:
+        return self.checkpoint.config
 
     def about(self, quantization: str, checks: list[str]) -> Exported:
         languages = (self.config.data.src, self.config.data.tgt)
@@ -129,7 +141,7 @@ def _open(path: Path, average: int | None) -> _Opened:
     text = validation_text(config, tokenizers)
     pairs = pairs_to_check(text, tokenizers, config)
     fingerprint = fingerprint_of(checkpoints)
-    return _Opened(name, fingerprint, config, model, tokenizers, text, pairs, our_log_probabilities(model, pairs))
+    return _Opened(name, fingerprint, checkpoint, model, tokenizers, text, pairs, our_log_probabilities(model, pairs))
 
 
 def _check(ckpt: Sequence[Path], to: str, output: Path, quantization: str | None) -> str:
@@ -145,8 +157,8 @@ def _check(ckpt: Sequence[Path], to: str, output: Path, quantization: str | None
 
 def refuse(to: str, c: ModelConfig, tokenizers: Tokenizers) -> None:
     """Raise UsageError naming what a format cannot hold, and a format that can."""
-    if problems := _problems(to, c, tokenizers):
-        others = [other for other in FORMATS if not _problems(other, c, tokenizers)]
+    if to in HELD and (problems := _problems(to, c, tokenizers)):
+        others = [other for other in HELD if not _problems(other, c, tokenizers)]
         remedy = f"--to {others[0]} can" if others else "no other format can either; train a model without it"
         raise UsageError(f"{to} cannot hold {' and '.join(problems)}; {remedy}")
 
@@ -201,6 +213,23 @@ def _write_argos(folder: Path, opened: _Opened, quantization: str) -> Written:
     return {**files, "mt.json": opened.mt_json(quantization, checks)}, checks
 
 
+def _write_int8(folder: Path, opened: _Opened) -> list[str]:
+    """Write a checkpoint with the weights of embeddings and linear layers in 8 bits, and compare what is read back."""
+    weights = dict[str, Tensor]()
+    for name, weight in opened.model.state_dict().items():
+        if weight.ndim == 2 and name.endswith(".weight"):
+            weights[name], weights[name + SCALE] = quantised(weight)
+        else:
+            weights[name] = weight
+    decode = opened.config.decode.model_copy(update={"precision": "int8"})
+    config = opened.config.model_copy(update={"decode": decode})
+    save_checkpoint(folder, config, opened.checkpoint.tokenizers, weights, opened.checkpoint.state)
+    read = Translator(folder, device="cpu", decode={"beam": 1, "groups": 1, "sample": False})
+    apart = difference(opened.logps, our_log_probabilities(read.models[0], opened.pairs))
+    checks = [f"Log-probabilities of the pieces of {len(opened.pairs)} pairs differ by {apart.mean:.1e} on average."]
+    return checks + _bleu_of_both(opened, lambda text: read(text[0], tag=text[2]), "int8")
+
+
 def _tokenizer_files(tokenizers: Tokenizers) -> dict[str, bytes]:
     if tokenizers.is_joint:
         return {"sentencepiece.model": tokenizers.source.model_bytes}
@@ -217,7 +246,10 @@ def _write_checked_ctranslate2(folder: Path, opened: _Opened, quantization: str)
         rounded = CTranslate2Model(folder, opened.tokenizers)
         apart = difference(opened.logps, rounded.log_probabilities(opened.pairs))
         checks.append(f"In {quantization} they differ by {apart.mean:.1e} on average.")
-        checks += _bleu_of_both(opened, rounded, quantization)
+        longest = opened.about(quantization, []).longest
+        checks += _bleu_of_both(
+            opened, lambda text: rounded.greedy(source_ids(text, opened.tokenizers), longest), quantization
+        )
     return checks
 
 
@@ -231,14 +263,12 @@ def _same(opened: _Opened, logps: LogProbabilities, how: str) -> str:
     )
 
 
-def _bleu_of_both(opened: _Opened, rounded: CTranslate2Model, quantization: str) -> list[str]:
+def _bleu_of_both(opened: _Opened, rounded: Callable[[Text], list[str]], quantization: str) -> list[str]:
     """A sentence on what rounding costs, where there is a validation set; without a beam, as searches differ."""
     if opened.text is None:
         return []
     (sources, references, tags), config = opened.text, opened.config
     greedy = config.decode.model_copy(update={"beam": 1, "sample": False})
     ours = Translator.of([opened.model], opened.tokenizers, greedy)(sources, tag=tags)
-    longest = opened.about(quantization, []).longest
-    theirs = rounded.greedy(source_ids(opened.text, opened.tokenizers), longest)
-    before, after = (bleu(lines, references, lang=config.data.tgt).value for lines in (ours, theirs))
+    before, after = (bleu(lines, references, lang=config.data.tgt).value for lines in (ours, rounded(opened.text)))
     return [f"BLEU of greedy translations of the validation set: {before:.2f} with mt, {after:.2f} in {quantization}."]

@@ -190,6 +190,25 @@ def test_rounded_weights_are_small_and_what_they_cost_is_said(
     assert size - table * (quantization == "int8") < 0.6 * whole
 
 
+@pytest.mark.parametrize("embeddings", ["tied", "separate"])
+def test_a_checkpoint_in_8_bits_has_a_quarter_of_the_size_and_translates_as_the_whole_one_in_int8(
+    toy_run: Path, tmp_path: Path, embeddings: str
+) -> None:
+    """Of the weights' size; scales, norms and biases lie beside them. Loaded, they are rounded to the same numbers."""
+    path = random_checkpoint(toy_run, tmp_path, {"embeddings": embeddings, "d_model": 64, "d_ff": 256})
+    out, lines = tmp_path / "out", ["a man runs here .", "the dog eats now .", *HARD]
+    export([path], "mt", out, None, None, Console(quiet=True))
+    size, whole = ((folder / "model.safetensors").stat().st_size for folder in (out, path))
+    assert size < 0.35 * whole
+    bounded = {"beam": 2, "max_extra": 3}
+    ours = Translator(path, device="cpu", decode={"precision": "int8", **bounded}).n_best(lines)
+    stored = Translator(out, device="cpu", decode=bounded)
+    assert stored.decode.precision == "int8"
+    for left, right in zip(ours, stored.n_best(lines), strict=True):
+        assert left[0].text == right[0].text
+        assert left[0].score == pytest.approx(right[0].score, rel=1e-4)
+
+
 # --- What is said ------------------------------------------------------------------------------------------------
 
 
@@ -311,7 +330,7 @@ def test_argos_translate_installs_and_uses_the_package(exported: Path, toy_run: 
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"to": "onnx"}, "--to onnx: there are ctranslate2, huggingface, argos"),
+        ({"to": "onnx"}, "--to onnx: there are ctranslate2, huggingface, argos, mt"),
         ({"to": "huggingface", "quantization": "int8"}, "--quantization int8: huggingface takes float32"),
         ({"quantization": "int4"}, "ctranslate2 takes float32, int8, int8_float32, float16"),
         ({"output": "{there}"}, "is there already"),
