@@ -134,14 +134,19 @@ def test_bfloat16_gives_nearly_the_same_probabilities(toy_run: Path, toy_text: P
 @pytest.mark.slow
 @pytest.mark.real_text
 @pytest.mark.parametrize("beam", [1, 4])
-def test_a_real_models_score_is_that_of_float32_in_bfloat16(real_run: Path, real_text: Path, beam: int) -> None:
+def test_a_real_models_score_is_that_of_float32_in_fewer_bits(real_run: Path, real_text: Path, beam: int) -> None:
     text = [real_text / "multi30k" / f"test_2016_flickr.{language}" for language in ("en", "de")]
     sources, references = (path.read_text(encoding="utf-8").splitlines() for path in text)
-    exact, rough = (
+    exact, *rough = (
         bleu(opened(real_run, beam=beam, max_extra=50, precision=name)(sources), references).value
-        for name in ("float32", "bfloat16")
+        for name in ("float32", "bfloat16", "int8")
     )
-    assert rough == pytest.approx(exact, abs=0.3)
+    assert rough == pytest.approx([exact, exact], abs=0.3)
+
+
+def test_greedy_search_in_int8_finds_what_a_beam_of_one_finds(toy_run: Path, sources: list[str]) -> None:
+    translator = opened(toy_run, beam=1, precision="int8")
+    assert [found[0].text for found in translator.n_best(sources)] == translator(sources)
 
 
 def test_eight_threads_may_translate_at_once(toy_run: Path, sources: list[str]) -> None:
