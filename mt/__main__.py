@@ -6,14 +6,12 @@ import signal
 import sys
 
 from mt import streams
-from mt.device import share_cores
 
 _PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 
 def main() -> None:
     """Run the command line; a person's mistake ends in one sentence, never a traceback."""
-    share_cores()
     if "RANK" in os.environ:
         _end_with_launcher()
     sys.exit(streams.run(_command_line))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from mt import __version__, streams
+from mt.device import DECODING_SPINS, TRAINING_SPINS, share_cores
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -149,6 +150,7 @@ def train(
     from mt.console import Console
 
     settings = load_config(config, overrides or [])  # before torch is imported: a wrong key is reported at once
+    share_cores(TRAINING_SPINS)
     if processes != 1:
         from mt.distributed import launch
 
@@ -226,6 +228,7 @@ def translate(
         from mt.distributed import launch
 
         return launch(processes, [*sys.argv[1:], "--gpus", "1"], device)  # the later --gpus counts
+    share_cores(DECODING_SPINS)
     from mt.translate.job import translate as run_translation
 
     return run_translation(ckpt, job, device, average, decode, quiet)
@@ -276,6 +279,7 @@ def evaluate(
 ) -> None:
     """Translate a test set and score it with sacreBLEU, or score files of translations."""
     from mt.console import Console
+    share_cores(DECODING_SPINS)
     from mt.evaluate.evaluation import evaluate as run_evaluation
     from mt.evaluate.request import Request
 
@@ -378,6 +382,7 @@ def serve(
     For one person or a few; to serve many, see mt export.
     """
     from mt.console import Console
+    share_cores(DECODING_SPINS)
     from mt.serve.server import Address
     from mt.serve.server import serve as run_server
 

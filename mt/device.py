@@ -12,7 +12,6 @@ from mt.errors import UsageError
 if TYPE_CHECKING:  # torch is imported by whoever calls
     import torch
 
-SPIN_COUNT = "10000"  # the most that loses nothing on a quiet machine; scripts/README.md has the figures
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 _NO_MEMORY = (
     *("out of memory", "Invalid buffer size"),  # CUDA, Triton, Apple's GPUs; the second is theirs too
@@ -104,14 +103,19 @@ def keep_freed_memory() -> None:
         libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
-def share_cores() -> None:
+# How often a waiting thread looks before it sleeps: the fewest that lose nothing on a quiet machine. scripts/README.md
+# has the figures. The products of training are longer.
+TRAINING_SPINS, DECODING_SPINS = 3_000, 10_000
+
+
+def share_cores(spins: int) -> None:
     """Let threads that wait for each other sleep soon; call before torch is imported.
 
     libgomp's threads would keep their cores for milliseconds in waiting, and so hold up the very threads they wait for
     where another process needs a core too. What the user has set stays.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
+        os.environ.setdefault("GOMP_SPINCOUNT", str(spins))
 
 
 def repeat_exactly(device: torch.device) -> None:

@@ -22,7 +22,7 @@ import decode
 import train
 from common import System, chosen, machine, start
 
-from mt.device import share_cores
+from mt.device import DECODING_SPINS, TRAINING_SPINS, share_cores
 
 TASKS = {"decode": decode, "train": train}
 QUESTIONS: dict[str, object] = {"decode": "tokens", "train": (0, 3)}
@@ -77,7 +77,7 @@ def begin(module: object, name: str, options: argparse.Namespace) -> System:
     """A system; the threads of ours wait for each other as those of `mt` do, the others' as they come."""
     given = dict(os.environ)
     if name == "mt":
-        share_cores()
+        share_cores(TRAINING_SPINS if options.task == "train" else DECODING_SPINS)
     try:
         make: Callable[..., Callable[[object], int]] = module.make_system  # type: ignore[attr-defined]
         return start(name, make, name, options)

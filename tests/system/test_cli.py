@@ -88,7 +88,10 @@ def test_help_fits_the_terminal_and_cuts_no_summary(columns: int, monkeypatch: p
     monkeypatch.setenv("COLUMNS", str(columns))
     shown = mt("-h").stdout
     assert max(map(len, shown.splitlines())) <= columns
-    assert "report Write RUN/report.html: curves, scores, samples, settings, data." in " ".join(shown.split())
+    assert (
+        "report Write RUN/report.html: curves, scores, samples, settings, data; or one page that compares several runs."
+        in " ".join(shown.split())
+    )
     if columns == 200:
         assert max(map(len, shown.splitlines())) > 80
 

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from mt.config import BatchConfig, Config, DecodeConfig
 from mt.device import (
-    SPIN_COUNT,
     bfloat16_is_quick,
     choose_device,
     choose_precision,
@@ -118,7 +117,7 @@ def test_precision_auto_is_bfloat16_only_where_that_is_quick() -> None:
 
 @pytest.mark.parametrize(
     ("chosen", "found"),
-    [({}, SPIN_COUNT), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "passive"}, None)],
+    [({}, "5000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "passive"}, None)],
 )
 def test_threads_wait_briefly_unless_the_user_says_otherwise(
     chosen: dict[str, str], found: str | None, monkeypatch: pytest.MonkeyPatch
@@ -127,5 +126,5 @@ def test_threads_wait_briefly_unless_the_user_says_otherwise(
         monkeypatch.delenv(name, raising=False)
     for name, value in chosen.items():
         monkeypatch.setenv(name, value)
-    share_cores()
+    share_cores(5_000)
     assert os.environ.get("GOMP_SPINCOUNT") == found
