@@ -279,6 +279,7 @@ def evaluate(
 ) -> None:
     """Translate a test set and score it with sacreBLEU, or score files of translations."""
     from mt.console import Console
+
     share_cores(DECODING_SPINS)
     from mt.evaluate.evaluation import evaluate as run_evaluation
     from mt.evaluate.request import Request
@@ -382,6 +383,7 @@ def serve(
     For one person or a few; to serve many, see mt export.
     """
     from mt.console import Console
+
     share_cores(DECODING_SPINS)
     from mt.serve.server import Address
     from mt.serve.server import serve as run_server
