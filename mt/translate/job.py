@@ -1,5 +1,6 @@
 """Jobs: files of any size translated in order and in bounded memory; a killed job goes on from where it was."""
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -8,23 +9,29 @@ from itertools import islice
 from pathlib import Path
 
 from mt.console import Console, counted
-from mt.data.lines import refuse_giant
 from mt.device import choose_device
 from mt.distributed import LostContactError, World, joined
-from mt.errors import DataError, Interrupted
+from mt.errors import DataError, Interrupted, UsageError
 from mt.files import is_special, writing
 from mt.model.inference import decoding_warning
 from mt.streams import write_out
-from mt.translate.alignment import SHOWN, only_model, with_alignments, write_attention
-from mt.translate.formats import Result, Results, Table, line_format
+from mt.translate.alignment import SHOWN, write_attention
+from mt.translate.chunks import (
+    CHUNK_LINES,
+    GPU_CHUNK_LINES,
+    check_model,
+    next_size,
+    notes_of,
+    rendered,
+    results_of,
+    texts_of,
+)
+from mt.translate.formats import Results, Table, line_format
 from mt.translate.output import Output, Parts, Progress, compressor
 from mt.translate.plan import Job, Stream, kind_of, plan_job
 from mt.translate.reading import Chunk, Reader, count_lines
 from mt.translate.translator import Translation, Translator
 
-# Lines translated together: enough to sort into full batches, few enough that a kill costs little.
-CHUNK_LINES, GPU_CHUNK_LINES = 2_000, 8_000
-FIRST_CHUNK_LINES = 250  # so that a job stopped early keeps something
 REPORT_SECONDS = 30  # between lines of progress where there is no terminal
 SHOWN_NOTES = 20  # so many lines with a note are named one by one
 
@@ -39,8 +46,11 @@ def translate(
 ) -> None:
     """`mt translate`, in each of its processes: open the model and run the job.
 
-    Raises what Translator and run_job raise.
+    Raises what Translator and run_job raise, and UsageError where processes of several machines share the job.
     """
+    size = os.environ.get("WORLD_SIZE", "1")
+    if os.environ.get("LOCAL_WORLD_SIZE", size) != size:
+        raise UsageError("processes of one machine share files; for several machines see --cluster")
     with joined(choose_device(device)) as world:
         console = Console(quiet or not world.is_main)
         try:
@@ -65,13 +75,8 @@ def run_job(translator: Translator, job: Job, console: Console, world: World | N
     """
     world = world or World()
     plan, shown = plan_job(job, world.size), list[tuple[str, str]]()
-    if job.alignments or job.attention is not None:
-        only_model(translator)
-    if job.tag is not None:
-        translator.tokenizers.source.tag_id(job.tag)
-    elif translator.needs_tag:
-        console.warn("all training text of this model has a tag before its sources; give --tag to put one before lines")
-    _check_same_inputs([source for source, _ in plan if source is not None], world)
+    if warning := check_model(translator, job):
+        console.warn(warning)
     for source, target in plan:
         reader = Reader(source, job.prefix or job.score_ref, job.errors)
         if source is None and sys.stdin.isatty():
@@ -91,16 +96,6 @@ def run_job(translator: Translator, job: Job, console: Console, world: World | N
         console.say(f"attention of {counted(len(shown), 'line')}: {job.attention}")
 
 
-def _check_same_inputs(inputs: Sequence[Path], world: World) -> None:
-    """Raise DataError where this machine has other files under the names of the inputs."""
-    sizes = [source.stat().st_size for source in inputs]
-    if world.broadcast(sizes) != sizes:
-        raise DataError(
-            f"process {world.rank} finds inputs of other sizes than the main process: "
-            "every machine has to see the same files"
-        )
-
-
 def _write_straight(work: "_Work", target: Path) -> None:
     """Write to a device or a FIFO: such a job cannot go on from where it was."""
     compress = compressor(target)
@@ -114,7 +109,7 @@ def _write_straight(work: "_Work", target: Path) -> None:
 
 def _write(work: "_Work", reader: Reader, target: Path, world: World, console: Console) -> None:
     """Write the output in order: the chunks that this process makes, and those made by the others."""
-    parts, output = Parts(target, work.settings, world), Output(target, work.settings)
+    parts, output = Parts(target, work.settings), Output(target, work.settings)
     try:
         with output:
             if world.size > 1:
@@ -144,9 +139,8 @@ def _write(work: "_Work", reader: Reader, target: Path, world: World, console: C
 
 def _help(work: "_Work", reader: Reader, target: Path, world: World) -> None:
     """Make this process's share of the chunks that the output still lacks."""
-    parts = Parts(target, work.settings, world)
+    parts = Parts(target, work.settings)
     before = Progress(**world.broadcast({}))
-    parts.check()
     work.start(before)
     for turn, chunk in enumerate(work.chunks()):
         if world.owns(turn) and not parts.has(reader.done, reader.sha256):
@@ -230,8 +224,7 @@ class _Work:
         tracking = self._console.track("translating", total=left) if is_shown else nullcontext(lambda count: None)
         with tracking as self.advance:
             while True:
-                as_many_as_before = max(FIRST_CHUNK_LINES, self._reader.done)
-                chunk = self._reader.read(min(self._chunk_lines, as_many_as_before))
+                chunk = self._reader.read(next_size(self._chunk_lines, self._reader.done))
                 if not chunk.lines:
                     break
                 yield chunk
@@ -243,42 +236,26 @@ class _Work:
 
     def translated(self, chunk: Chunk) -> str:
         """The lines of output for those of the chunk."""
-        lines, beside = self._reader.texts(chunk), self._reader.texts_beside(chunk)
-        texts = [self._text(line, number) for number, line in enumerate(lines, chunk.first)]
-        results: Sequence[Sequence[Result]]
+        lines, beside, first = self._reader.texts(chunk), self._reader.texts_beside(chunk), chunk.first
+        texts = texts_of(self._format, lines, self._reader.name, first)
+        results = results_of(self._translator, self._job, texts, first, beside, self.advance)
+        self._warn(notes_of(results, self._reader.name, first))
         if self._job.score_ref is not None:
             self._show(zip(texts, beside, strict=True))
-            scores = self._translator.score(texts, beside, self.advance, chunk.first, self._job.tag)
-            results = [[found] for found in scores]
         else:
-            results = self._translations(texts, beside, chunk.first)
-        return "".join(f"{self._format.render(line, found)}\n" for line, found in zip(lines, results, strict=True))
-
-    def _translations(self, texts: list[str], prefixes: list[str], first: int) -> list[list[Translation]]:
-        job = self._job
-        scored = job.scores or job.n_best > 1
-        found = self._translator.n_best(texts, job.n_best, first, prefixes, self.advance, scored, job.tag)
-        self._warn_of_notes(first, found)
-        self._show((text, outputs[0].text) for text, outputs in zip(texts, found, strict=True) if outputs[0].whole)
-        return with_alignments(self._translator, texts, found, job.tag) if job.alignments else found
+            first_found = zip(texts, [found[0] for found in results], strict=True)
+            self._show((text, one.text) for text, one in first_found if isinstance(one, Translation) and one.whole)
+        return rendered(self._format, lines, results)
 
     def _show(self, pairs: Iterable[tuple[str, str]]) -> None:
         if self._job.attention is not None:
             self._shown += islice((pair for pair in pairs if pair[0].strip()), SHOWN - len(self._shown))
 
-    def _text(self, line: str, number: int) -> str:
-        refuse_giant(line, f"{self._reader.name}:{number}")
-        try:
-            return self._format.text(line)
-        except ValueError as error:
-            raise DataError(f"{self._reader.name}:{number}: {error}") from None
-
-    def _warn_of_notes(self, first: int, found: Sequence[Sequence[Translation]]) -> None:
-        for number, outputs in enumerate(found, first):
-            if outputs[0].note:
-                self._notes += 1
-                if self._notes <= SHOWN_NOTES:
-                    self._console.warn(f"{self._reader.name}:{number}: {outputs[0].note}")
+    def _warn(self, notes: Sequence[str]) -> None:
+        for note in notes:
+            self._notes += 1
+            if self._notes <= SHOWN_NOTES:
+                self._console.warn(note)
 
     def _tell(self, rate: float) -> None:
         done = f"{self._reader.name}: {self._reader.done:,}"

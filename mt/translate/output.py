@@ -17,8 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from mt.distributed import World
-from mt.errors import DataError, UsageError
+from mt.errors import UsageError
 from mt.files import rename, write_through, write_whole, writing
 
 POLL_SECONDS = 0.05  # between two looks for the chunk of another process
@@ -104,26 +103,18 @@ class Output:
 class Parts:
     """Chunks that several processes have made: files in the folder .NAME.parts until each is appended to its output.
 
-    The folder lies on a file system that all processes see. A chunk's name says the line it ends with and hashes all
-    that it was made from, so that a chunk of an earlier job is used where the same would be made again.
+    A chunk's name says the line it ends with and hashes all that it was made from, so that a chunk of an earlier job is
+    used where the same would be made again.
     """
 
-    def __init__(self, target: Path, settings: Mapping[str, Any], world: World) -> None:
+    def __init__(self, target: Path, settings: Mapping[str, Any]) -> None:
         self._folder = target.with_name(f".{target.name}.parts")
-        self._settings, self._world = json.dumps(dict(settings), sort_keys=True), world
+        self._settings = json.dumps(dict(settings), sort_keys=True)
 
     def open(self) -> None:
         """Called by the main process before the others; raises WriteError where no folder can be made."""
         with writing(self._folder):
             self._folder.mkdir(exist_ok=True)
-
-    def check(self) -> None:
-        """Raise DataError where this process does not see the folder that the main process has made."""
-        if not self._folder.is_dir():
-            raise DataError(
-                f"process {self._world.rank} does not see {self._folder}: "
-                "the output has to lie on a file system that all machines share"
-            )
 
     def has(self, lines: int, input_sha256: str) -> bool:
         """Whether the chunk that ends with this line has been made; the hash is that of all input up to there."""

@@ -22,7 +22,7 @@ from helpers import COMPRESSORS, PATIENCE, children_of, fork, fork_world, mt, st
 
 from mt.console import Console
 from mt.data.lines import opened
-from mt.distributed import World, joined
+from mt.distributed import joined
 from mt.errors import DataError, Interrupted, UsageError
 from mt.translate import job as job_module
 from mt.translate.job import run_job, translate
@@ -570,7 +570,7 @@ class TestSeveralProcesses:
     def test_use_no_chunk_made_otherwise(self, translator: Translator, big: Path, tmp_path: Path) -> None:
         """One of another input, or made under other settings, is made again."""
         target, begin = tmp_path / "out", b"".join(big.read_bytes().splitlines(keepends=True)[:14])
-        stale = Parts(target, {"beam": 1}, World(1, 2))
+        stale = Parts(target, {"beam": 1})
         stale.open()
         stale.put("stale\n" * 7, 14, hashlib.sha256(begin).hexdigest())
         stale.put("stale\n" * 7, 14, hashlib.sha256(b"other").hexdigest())
@@ -594,6 +594,12 @@ class TestSeveralProcesses:
         work = partial(translate, [toy_run], job, "cpu", None, {"beam": 3, "groups": 2})
         assert statuses(fork_world(2, work, tmp_path / "errors")) == [2, 1]
         assert (tmp_path / "errors").read_text() == "mt: decode: a beam of 3 cannot be cut into 2 groups of one size\n"
+
+    def test_are_those_of_one_machine(self, toy_run: Path, big: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("WORLD_SIZE", "4")
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+        with pytest.raises(UsageError, match="for several machines see --cluster"):
+            translate([toy_run], Job(inputs=(big,), outputs=(big.with_name("out"),)), "cpu")
 
     def test_share_no_pipe(self, big: Path) -> None:
         for job in (Job(), Job(inputs=(big,)), Job(outputs=(big,))):
