@@ -2,9 +2,8 @@
 
 import os
 import shutil
-from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, starmap
 from pathlib import Path
@@ -15,11 +14,12 @@ import numpy as np
 from mt.config import Config
 from mt.console import Console, counted
 from mt.data.clean import Drops, SeenPairs, length_problems, text_problems, valid_unicode
-from mt.data.corpus import ORIGIN, Corpus, Integers, Sentences, corpus_writer, write_origins
+from mt.data.corpus import ORIGIN, Integers, corpus_writer, write_origins
+from mt.data.encoding import PairEncoder
 from mt.data.lines import refuse_giant
 from mt.data.pairs import BLOCK, Pairs
 from mt.data.prepared import read_text
-from mt.data.protect import PROTECTED, Encoder, Protection
+from mt.data.protect import Protection
 from mt.data.sources import read_pairs
 from mt.data.tokenizer import Tokenizer, train_tokenizer
 from mt.data.vocabulary import Tokenizers
@@ -172,7 +172,7 @@ def _sample(texts: Sequence[CleanText], rate: float, seed: int) -> Iterator[list
 
 
 def encode_training(
-    texts: Sequence[CleanText], encoder: Encoder, folder: Path, config: Config, drops: Drops, console: Console
+    texts: Sequence[CleanText], encoder: PairEncoder, folder: Path, config: Config, drops: Drops, console: Console
 ) -> Counter[str]:
     """Write the pairs that pass the rules on length, as often as their entry's weight says: ids and origins.
 
@@ -180,12 +180,12 @@ def encode_training(
     """
     random = np.random.default_rng(config.seed)
     total = sum(text.reading.kept for text in texts)
-    tags = [text.entry.tag for text in texts]
     blocks = ((index, *block) for index, text in enumerate(texts) for block in text.blocks())
     origins, outcomes = [np.empty(0, dtype=ORIGIN)], Counter[str]()
     with corpus_writer(folder) as write, console.track("encoding", total, unit="pair") as advance:
-        for (index, numbers, source_lines, target_lines), (pairs, of_block) in _encoded(encoder, tags, blocks):
+        for index, numbers, source_lines, target_lines in blocks:
             entry = texts[index].entry
+            pairs, of_block = encoder.encode(source_lines, target_lines, entry.tag)
             outcomes += of_block
             problems = length_problems(pairs, config.data.clean)
             for row, problem in problems.items():
@@ -212,35 +212,6 @@ def _times(count: int, weight: float, random: np.random.Generator) -> Integers:
     """How often each row is used: the whole part of the weight, and once more with its fraction as probability."""
     whole = int(weight)
     return np.full(count, whole) + (random.random(count) < weight - whole)
-
-
-EncodedBlock = tuple[Corpus, Counter[str]]  # and what became of pairs in which something is to be protected
-NumberedBlock = tuple[int, list[str], list[str], list[str]]  # number of the entry, of lines; source and target lines
-
-
-def _encoded(
-    encoder: Encoder, tags: Sequence[str | None], blocks: Iterable[NumberedBlock]
-) -> Iterator[tuple[NumberedBlock, EncodedBlock]]:
-    """Encode on all cores, a few blocks ahead, and yield in order."""
-    workers = os.cpu_count() or 1
-    waiting: deque[tuple[NumberedBlock, Future[EncodedBlock]]] = deque()
-    with ThreadPoolExecutor(workers) as pool:
-        for block in blocks:
-            waiting.append((block, pool.submit(encode, encoder, block[2], block[3], tags[block[0]])))
-            if len(waiting) > 2 * workers:
-                done, pairs = waiting.popleft()
-                yield done, pairs.result()
-        for done, pairs in waiting:
-            yield done, pairs.result()
-
-
-def encode(encoder: Encoder, sources: list[str], targets: list[str], tag: str | None = None) -> EncodedBlock:
-    """Lines as a corpus in memory, with a tag before each source line."""
-    start = [encoder.tokenizers.source.tag_id(tag)] if tag else []
-    source_side, target_side = encoder.pairs(sources, targets)
-    source_ids = [start + line.ids for line in source_side] if start else [line.ids for line in source_side]
-    corpus = Corpus(Sentences.from_lists(source_ids), Sentences.from_lists([line.ids for line in target_side]))
-    return corpus, Counter(line.note or PROTECTED for line in source_side if line.note or line.values)
 
 
 # --- Validation and test pairs: all of them ----------------------------------------------------------------------
@@ -285,13 +256,13 @@ def _copy_entry(entry: Input, source_file: IO[str], target_file: IO[str], config
     return reading
 
 
-def encode_text(folder: Path, encoder: Encoder, entries: Sequence[Input], readings: Sequence[Reading]) -> None:
+def encode_text(folder: Path, encoder: PairEncoder, entries: Sequence[Input], readings: Sequence[Reading]) -> None:
     """Write the ids of a folder's source.txt and target.txt, which these entries were copied to."""
     sources, targets = iter(read_text(folder / "source.txt")), iter(read_text(folder / "target.txt"))
     with corpus_writer(folder) as write:
         for entry, reading in zip(entries, readings, strict=True):
             source_lines, target_lines = list(islice(sources, reading.read)), list(islice(targets, reading.read))
-            write(encode(encoder, source_lines, target_lines, entry.tag)[0])
+            write(encoder.encode(source_lines, target_lines, entry.tag)[0])
 
 
 def new_text(path: Path) -> IO[str]:

@@ -25,6 +25,7 @@ from mt.data.build import (
 from mt.data.clean import Drops
 from mt.data.corpus import open_corpus
 from mt.data.data_folder import only_builder, replaced
+from mt.data.encoding import PairEncoder
 from mt.data.prepared import (
     FORMAT,
     SPLITS,
@@ -37,7 +38,7 @@ from mt.data.prepared import (
     sha256,
     write_manifest,
 )
-from mt.data.protect import Encoder, Protection
+from mt.data.protect import Protection
 from mt.data.sources import source_files
 from mt.data.tokenizer import Tokenizer
 from mt.data.vocabulary import Tokenizers
@@ -229,7 +230,7 @@ def _build(config: Config, console: Console) -> None:
         tokenizers = given or learn_tokenizers(texts, config, console)
         for name, model_bytes in tokenizers.files.items():
             (folder / name).write_bytes(model_bytes)
-        encoder = Encoder(tokenizers, Protection(data.protect))
+        encoder = PairEncoder(tokenizers, Protection(data.protect))
         protected = encode_training(texts, encoder, folder / "train", config, drops, console)
         for name in data.valid_folders:
             encode_text(folder / name, encoder, data.splits[name], readings[name])

@@ -32,6 +32,7 @@ _APART = _ESCAPE + "2"  # stands for nothing, between the first two characters o
 _ESCAPED = {_ESCAPE + "0": _ESCAPE, _ESCAPE + "1": SPACE_MARK, _APART: ""}
 _ESCAPES = {mark: code for code, mark in _ESCAPED.items() if mark}
 _TO_UNESCAPE = re.compile(f"{_ESCAPE}[012]")
+_IDENTITY = b"\x1a\x0e\n\x08identity\x12\x00 \x00"  # in a model that leaves text as it is, spaces too
 _LIKE_TAG = re.compile(r"[^\w\s].*\w.*[^\w\s]|__.+__")  # a piece such as >>deu<< of another program's tokenizer
 
 
@@ -106,20 +107,39 @@ class Tokenizer:
         text = (index for index in range(first, len(self)) if not self.is_byte(index))
         return {self._processor.id_to_piece(index): (index, self._processor.get_score(index)) for index in text}
 
+    @cached_property
+    def is_bpe(self) -> bool:
+        """Whether it is a BPE whose pieces stay within words, as those trained here are."""
+        pieces = self.text_pieces
+        whole_scores = all(score == int(score) for _, score in pieces.values())  # the order of merges, as BPE has it
+        within_words = not any(SPACE_MARK in text[1:] for text in pieces)
+        return whole_scores and within_words and {character for text in pieces for character in text} <= pieces.keys()
+
+    @cached_property
+    def cuts_words_alone(self) -> bool:
+        """Whether a word's pieces do not depend on what stands beside it: a BPE that does not normalise."""
+        return self.is_bpe and SPACE_MARK in self.text_pieces and _IDENTITY in self.model_bytes
+
     def encode(self, lines: list[str]) -> list[list[int]]:
         """The ids of each line, without BOS or EOS. Releases the GIL, so threads encode at the same time."""
-        text = "\n".join(lines)  # one look at all lines, as few hold anything to escape
-        plain = not any(mark in text for mark in self._marks)
-        return self._encode(lines if plain else [self._escaped(line) for line in lines])
+        return self.cut(self.escaped(lines))
 
     def encode_with_symbols(self, lines: Iterable[Sequence[str]]) -> list[list[int]]:
         """The ids of lines given in parts: text, symbol, text, symbol, and so on."""
-        parted = (
-            (self._escaped(part) if index % 2 == 0 else part for index, part in enumerate(line)) for line in lines
-        )
-        return self._encode(["".join(parts) for parts in parted])
+        return self.cut(self.escaped_around_symbols(lines))
 
-    def _encode(self, escaped: list[str]) -> list[list[int]]:
+    def escaped(self, lines: list[str]) -> list[str]:
+        """The lines as `cut` takes them: nothing in them is a symbol."""
+        text = "\n".join(lines)  # one look at all lines, as few hold anything to escape
+        plain = not any(mark in text for mark in self._marks)
+        return lines if plain else [self._escaped(line) for line in lines]
+
+    def escaped_around_symbols(self, lines: Iterable[Sequence[str]]) -> list[str]:
+        """Lines in parts, as `encode_with_symbols` has them, as `cut` takes them."""
+        return ["".join(self._escaped(part) if at % 2 == 0 else part for at, part in enumerate(line)) for line in lines]
+
+    def cut(self, escaped: list[str]) -> list[list[int]]:
+        """The ids of escaped lines."""
         ids: list[list[int]] = self._processor.encode(escaped, out_type=int, num_threads=1)
         return ids
 

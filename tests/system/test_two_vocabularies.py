@@ -13,11 +13,10 @@ from mt.checkpoint import load_checkpoint, resumable_checkpoints
 from mt.config import Config
 from mt.config_file import load_config
 from mt.console import Console
-from mt.data.build import encode
+from mt.data.encoding import PairEncoder
 from mt.data.inspect_corpus import inspect, render_text
 from mt.data.prepare import prepare
 from mt.data.prepared import open_prepared
-from mt.data.protect import Encoder
 from mt.data.tokenizer import BOS, EOS, Tokenizer, train_tokenizer
 from mt.errors import CheckpointError, ConfigError, DataError
 from mt.run_files import read_metrics
@@ -89,7 +88,7 @@ def test_text_and_figures_are_those_of_each_side(config: Config, text: Path, qui
     sources, targets = lines(text / "train.el"), lines(text / "train.de")
     sides = ((prepared.tokenizers.source, prepared.train.source), (prepared.tokenizers.target, prepared.train.target))
     assert [tokenizer.decode([ids.tolist() for ids in side]) for tokenizer, side in sides] == [sources, targets]
-    manifest, corpus = prepared.manifest, encode(Encoder(prepared.tokenizers), sources, targets)[0]
+    manifest, corpus = prepared.manifest, PairEncoder(prepared.tokenizers).encode(sources, targets)[0]
     assert manifest["train"] == {
         "rows": len(sources),
         "source_pieces": len(corpus.source.ids),

@@ -11,10 +11,9 @@ from helpers import prepared_in_memory
 
 from mt.config import BatchConfig, Config, Stage, TrainConfig
 from mt.data.batches import Cursor
-from mt.data.build import encode
 from mt.data.corpus import Corpus
+from mt.data.encoding import PairEncoder
 from mt.data.feed import MicroBatches, cut_batch, prefetched, updates_from
-from mt.data.protect import Encoder
 from mt.data.tokenizer import train_tokenizer
 from mt.data.vocabulary import Tokenizers
 from mt.data_config import DataConfig, Input
@@ -33,7 +32,7 @@ def tokenizers(request: pytest.FixtureRequest) -> Tokenizers:
 def corpus(tokenizers: Tokenizers) -> Corpus:
     random = np.random.default_rng(0)
     sources, targets = ([" ".join(random.choice(WORDS, random.integers(1, 12))) for _ in range(200)] for _ in range(2))
-    return encode(Encoder(tokenizers), sources, targets)[0]
+    return PairEncoder(tokenizers).encode(sources, targets)[0]
 
 
 def config(bpe_dropout: float = 0.2, multiple: int = 4, noise: float = 0.3) -> Config:
