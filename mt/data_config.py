@@ -39,15 +39,20 @@ Symbols = Annotated[tuple[Symbol, ...], BeforeValidator(_as_words)]
 Patterns = Annotated[tuple[Annotated[str, AfterValidator(checked_pattern)], ...], BeforeValidator(_as_words)]
 
 
+Files = str | tuple[str, ...]  # a path, a URL, or a glob of either; or several of them
+
+
 class Input(Section):
     """One place to read sentence pairs from: exactly one of `prefix`, `src` + `tgt`, `pairs`, `dataset`, `demo`."""
 
-    prefix: str | None = None  # PREFIX.en beside PREFIX.de (the config's languages), plain or compressed
-    src: str | None = None  # a text file of source sentences, beside ...
-    tgt: str | None = None  # ... a text file of their translations, line for line
-    pairs: str | None = None  # one file of pairs: .tsv, .jsonl or .parquet, plain or compressed
+    prefix: Files | None = None  # PREFIX.en beside PREFIX.de (the config's languages), plain or compressed
+    src: Files | None = None  # a text file of source sentences, beside ...
+    tgt: Files | None = None  # ... a text file of their translations, line for line
+    pairs: Files | None = None  # a file of pairs: .tsv, .jsonl or .parquet, plain or compressed
     dataset: str | None = None  # a name on the Hugging Face hub, or a local folder in its layout
     config: str | None = None  # with `dataset`: its configuration, such as de-en
+    revision: str | None = None  # with `dataset`: a commit, tag or branch of it on the hub; else its newest
+    stream: bool = False  # with `dataset`: read while it is fetched, without a copy on this machine's disk
     split: str = "train"  # with `dataset` and `demo`: which split
     demo: int | None = Field(None, ge=1)  # this many pairs of the embedded demo grammar
     columns: tuple[str, ...] = ()  # with a .tsv: what its columns hold, such as [en, de]; else its header, or src, tgt
@@ -70,8 +75,12 @@ class Input(Section):
         ]
         if sum(kinds) != 1:
             raise ValueError("give exactly one of prefix, src + tgt, pairs, dataset, demo")
-        if (self.columns or self.quoted) and ".tsv" not in (self.pairs or "").lower():
+        if (self.columns or self.quoted) and {".tsv"} != {table_kind(file) for file in listed(self.pairs)}:
             raise ValueError("columns and quoted describe a .tsv file: give it as pairs")
+        if (self.revision or self.stream) and self.dataset is None:
+            raise ValueError("revision and stream describe a data set of the hub: give it as dataset")
+        if () in (self.prefix, self.src, self.tgt, self.pairs):
+            raise ValueError("an empty list of files")
         return self
 
 
@@ -81,7 +90,20 @@ def name_of(entry: Input) -> str:
         return " ".join(part for part in (entry.dataset, entry.config, entry.split) if part)
     if entry.demo is not None:
         return f"demo {entry.split}"
-    return str(entry.prefix or entry.pairs or entry.src)
+    first, *others = listed(entry.prefix or entry.pairs or entry.src)
+    return f"{first} and {len(others)} more" if others else first
+
+
+def listed(files: Files | None) -> tuple[str, ...]:
+    """Files of a setting, where one may be written without a list."""
+    return files if isinstance(files, tuple) else () if files is None else (files,)
+
+
+def table_kind(file: str) -> str:
+    """The suffix of a table of pairs (.tsv, .jsonl, .parquet), compressed or not; empty for other text."""
+    name = file.split("?")[0] if "://" in file else file
+    suffixes = [suffix.lower() for suffix in Path(name).suffixes[-2:]]
+    return next((suffix for suffix in reversed(suffixes) if suffix in (".tsv", ".jsonl", ".parquet")), "")
 
 
 def _as_inputs(value: object) -> object:
@@ -93,9 +115,7 @@ def _as_inputs(value: object) -> object:
 def _as_input(item: object) -> object:
     if not isinstance(item, str):
         return item
-    suffixes = [part.lower() for part in Path(item).name.split(".")[1:]]
-    is_table = any(suffix in ("tsv", "jsonl", "parquet") for suffix in suffixes[-2:])
-    return {"pairs": item} if is_table else {"prefix": item}
+    return {"pairs": item} if table_kind(item) else {"prefix": item}
 
 
 def _one_or_two_paths(value: object) -> object:

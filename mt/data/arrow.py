@@ -11,45 +11,51 @@ from typing import Any
 from mt.data import pairs
 from mt.data.lines import opened
 from mt.data.pairs import Pairs, one_line_pairs
+from mt.data_config import Input, name_of
 from mt.errors import DataError
+from mt.remote import is_web
 
 HUB_SECONDS = 3  # a hub that does not answer within this time counts as unreachable
 
 
-def parquet_pairs(path: Path, src: str, tgt: str) -> Iterator[Pairs]:
+def parquet_pairs(path: str, src: str, tgt: str) -> Iterator[Pairs]:
     """A Parquet file, plain or compressed as a whole; raises DataError when it is damaged or lacks a language."""
     import pyarrow
     import pyarrow.parquet
 
     with opened(path) as file:
         try:
-            # Parquet is read from its end, so a file compressed as a whole must be in memory.
-            table = pyarrow.parquet.ParquetFile(file if path.suffix.lower() == ".parquet" else io.BytesIO(file.read()))
+            # Parquet is read from its end, so a file compressed as a whole, or from the web, must be in memory.
+            is_seekable = path.lower().endswith(".parquet") and not is_web(path)
+            table = pyarrow.parquet.ParquetFile(file if is_seekable else io.BytesIO(file.read()))
             batches = (pyarrow.Table.from_batches([batch]) for batch in table.iter_batches(batch_size=pairs.BLOCK))
-            yield from _table_pairs(batches, table.metadata.num_rows, src, tgt, str(path))
+            yield from _table_pairs(batches, table.metadata.num_rows, src, tgt, path)
         except pyarrow.ArrowException as error:
             raise DataError(f"{path}: cannot be read as Parquet: {error}") from None
 
 
-def dataset_pairs(dataset: str, config: str | None, split: str, languages: tuple[str, str]) -> Iterator[Pairs]:
+def dataset_pairs(entry: Input, src: str, tgt: str) -> Iterator[Pairs]:
     """A data set of the hub, or a local folder of the same layout, which is streamed and so not copied into a cache.
 
     Raises DataError when it cannot be reached or read, or lacks one of the languages.
     """
+    dataset, config, split, name = str(entry.dataset), entry.config, entry.split, name_of(entry)
     is_local = Path(dataset).is_dir()
+    if is_local and entry.revision is not None:
+        raise DataError(f"{name}: revision is of a data set on the Hugging Face hub, and this is a local folder")
     is_offline = not is_local and not _hub_answers()
     import datasets
 
     if is_offline:
         _stay_offline()
     datasets.disable_progress_bars()
-    name = " ".join(part for part in (dataset, config, split) if part)
+    streaming = is_local or entry.stream
     try:
         if is_local:
             dataset, config = _plain_folder(dataset, config)
-        data = datasets.load_dataset(dataset, config, split=split, streaming=is_local)
-        rows = _rows_of_stream(data, split) if is_local else data.num_rows
-        yield from _table_pairs(data.with_format("arrow").iter(pairs.BLOCK), rows, *languages, name)
+        data = datasets.load_dataset(dataset, config, split=split, revision=entry.revision, streaming=streaming)
+        rows = _rows_of_stream(data, split) if streaming else data.num_rows
+        yield from _table_pairs(data.with_format("arrow").iter(pairs.BLOCK), rows, src, tgt, name)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         if is_offline or isinstance(error, ConnectionError):
             raise DataError(

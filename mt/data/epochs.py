@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from mt.config import Config
 from mt.data.batches import Cursor, Rows, plan_batches
-from mt.data.prepared import Prepared
+from mt.data.prepared import Prepared, inputs_of
 from mt.errors import DataError
 
 _DRAW = 3  # which pairs a weight such as 0.5 takes: a stream of random numbers beside those of BPE-dropout
@@ -63,7 +63,9 @@ def plan_epoch(prepared: Prepared, config: Config, epoch: int, weights: Sequence
     if list(weights) == as_prepared:
         return plan_batches(lengths_N2, config.batch.tokens, config.seed, epoch)
     random = np.random.Generator(np.random.PCG64([config.seed, epoch, _DRAW]))
-    rows = weighted_rows(prepared.origins, as_prepared, weights, random)
+    inputs = inputs_of(prepared.manifest["sources"]["train"])
+    before, now = ([each[number] for number in inputs] for each in (as_prepared, weights))
+    rows = weighted_rows(prepared.origins, before, now, random)
     if not len(rows):
         raise DataError(f"the weights {', '.join(f'{weight:g}' for weight in weights)} of train.stages leave no pair")
     return [rows[batch] for batch in plan_batches(lengths_N2[rows], config.batch.tokens, config.seed, epoch)]
@@ -74,7 +76,7 @@ def weighted_rows(
 ) -> Rows:
     """The rows of a corpus, each as often as the new weight of its input says.
 
-    A weight of 2.5 takes each pair twice, and once more a random half of them. In an input whose weight stays, rows
+    A weight of 2.5 takes each pair twice, and once more a random half of them. In a source whose weight stays, rows
     are those that were prepared; else the copies that its old weight made count as one pair.
     """
     input_N = origins_N["source"]

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from mt.errors import DataError
+from mt.remote import is_url, opened_url, stamp
 
 LONGEST_LINE = 1_000_000  # characters; encoding takes about 50 bytes of memory for each
 
@@ -34,7 +35,8 @@ class Lines:
     Raises DataError when the file cannot be read or is UTF-16.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: str) -> None:
+        """path: or a URL."""
         self._path = path
         self._lines = self._read()
 
@@ -43,6 +45,7 @@ class Lines:
 
     def _read(self) -> Iterator[str]:
         with _opened(self._path) as (self._raw, file):
+            self._bytes = (stamp(self._path) or (0, ""))[0] if is_url(self._path) else Path(self._path).stat().st_size
             text = io.TextIOWrapper(io.BufferedReader(file), "utf-8", errors="surrogateescape", newline="\n")
             is_first = True
             for line in iter(partial(text.readline, LONGEST_LINE + 1), ""):
@@ -58,8 +61,10 @@ class Lines:
         return line.removeprefix("\ufeff")
 
     def share(self) -> float:
-        """The share of the file read so far, 0 to 1, in its bytes on disk."""
-        return 1.0 if self._raw.closed else self._raw.tell() / self._path.stat().st_size
+        """The share of the file read so far, 0 to 1, in its bytes on disk; 0 where its size is unknown."""
+        if self._raw.closed:
+            return 1.0
+        return self._raw.tell() / self._bytes if self._bytes else 0.0
 
 
 def _skip_to_line_feed(text: io.TextIOWrapper) -> None:
@@ -71,17 +76,18 @@ def _skip_to_line_feed(text: io.TextIOWrapper) -> None:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Any]:
-    """The file's bytes, decompressed by its suffix; raises DataError when they cannot be read."""
-    with _opened(path) as (_, file):
+def opened(path: Path | str) -> Iterator[Any]:
+    """The bytes of a file or URL, decompressed by its suffix; raises DataError when they cannot be read."""
+    with _opened(str(path)) as (_, file):
         yield file
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[IO[bytes], Any]]:
+def _opened(path: str) -> Iterator[tuple[IO[bytes], Any]]:
     """The bytes on disk, and decompressed."""
+    decompressed = _OPENERS.get(Path(path.split("?")[0] if is_url(path) else path).suffix.lower(), nullcontext)
     try:
-        with open(path, "rb") as raw, _OPENERS.get(path.suffix.lower(), nullcontext)(raw) as file:
+        with opened_url(path) if is_url(path) else open(path, "rb") as raw, decompressed(raw) as file:
             yield raw, file
     except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None

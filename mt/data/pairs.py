@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
 
 from mt.console import counted
 from mt.data.lines import Lines
@@ -27,7 +26,7 @@ class Pairs:
 Row = tuple[int, str, str, str]  # number, source, target, and why it is not a pair ("" when it is)
 
 
-def text_pairs(source: Path, target: Path) -> Iterator[Pairs]:
+def text_pairs(source: str, target: str) -> Iterator[Pairs]:
     """Two text files line for line; raises DataError when one has more lines."""
     sources, targets = Lines(source), Lines(target)
     first = 1

@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -35,14 +35,14 @@ from mt.data.prepared import (
     fingerprint,
     open_prepared,
     read_manifest,
-    sha256,
+    sources_of,
     write_manifest,
 )
 from mt.data.protect import Protection
-from mt.data.sources import source_files
+from mt.data.source_files import SourceFile, files_of, source_files, with_single_files
 from mt.data.tokenizer import Tokenizer
 from mt.data.vocabulary import Tokenizers
-from mt.data_config import DataConfig, Input, name_of
+from mt.data_config import DataConfig, name_of
 from mt.errors import ConfigError, DataError
 
 # Settings without effect where the given tokenizer is the one already used.
@@ -164,9 +164,11 @@ def _refuse_unknown_tags(given: Tokenizers, data: DataConfig) -> None:
 def _changed_text(manifest: Manifest, data: DataConfig) -> list[str]:
     changes = []
     for folder, entries in data.splits.items():
-        for entry, read in zip(entries, manifest["sources"][folder], strict=True):
+        for number, entry in enumerate(entries):
             with suppress(DataError):
-                paths, files = source_files(entry, data.src, data.tgt), [SourceFile(**file) for file in read["files"]]
+                sources = sources_of(manifest, folder, number)
+                paths = files_of([entry], data)
+                files = [SourceFile(**file) for source in sources for file in source["files"]]
                 if len(paths) != len(files) or not all(map(SourceFile.is_same, files, paths)):
                     changes.append(f"data.{folder.replace('/', '.')}: the text of {name_of(entry)}")
     return changes
@@ -174,31 +176,9 @@ def _changed_text(manifest: Manifest, data: DataConfig) -> list[str]:
 
 def _warn_of_missing_text(data: DataConfig, console: Console) -> None:
     try:
-        for entry in (entry for entries in data.splits.values() for entry in entries):
-            source_files(entry, data.src, data.tgt)
+        files_of([entry for entries in data.splits.values() for entry in entries], data)
     except DataError as error:
         console.warn(f"{error}; using {data.dir} as it was prepared")
-
-
-@dataclass(frozen=True)
-class SourceFile:
-    """A file as it was when it was read."""
-
-    path: str
-    bytes: int
-    mtime_ns: int
-    sha256: str
-
-    def is_same(self, path: Path) -> bool:
-        """Whether the file at `path` has this content; it is not read where its size and time are the same."""
-        if not path.is_file() or (stat := path.stat()).st_size != self.bytes:
-            return False
-        return stat.st_mtime_ns == self.mtime_ns or sha256(path) == self.sha256
-
-
-def _files(entry: Input, data: DataConfig) -> list[SourceFile]:
-    paths = [(path, path.stat()) for path in source_files(entry, data.src, data.tgt)]
-    return [SourceFile(str(path), stat.st_size, stat.st_mtime_ns, sha256(path)) for path, stat in paths]
 
 
 # --- Building ----------------------------------------------------------------------------------------------------
@@ -207,14 +187,18 @@ Files = dict[str, list[list[SourceFile]]]  # folder -> entry -> files
 Readings = dict[str, list[Reading]]  # folder -> entry
 
 
-def _build(config: Config, console: Console) -> None:
-    data, drops = config.data, Drops(config.seed)
+def _build(given_config: Config, console: Console) -> None:
+    data, inputs = with_single_files(given_config.data)
+    config, drops = given_config.model_copy(update={"data": data}), Drops(given_config.seed)
     paths = _tokenizer_paths(data)
     given = _given_tokenizers(paths) if paths else None
     if given:
         _refuse_one_embedding(given, config)
         _refuse_unknown_tags(given, data)
-    files = {name: [_files(entry, data) for entry in entries] for name, entries in data.splits.items()}
+    files = {
+        name: [[SourceFile.now(file) for file in source_files(entry, data.src, data.tgt)] for entry in entries]
+        for name, entries in data.splits.items()
+    }
     with replaced(data.dir) as folder:
         held_out = [name for name in data.splits if name != "train"]
         readings = {name: copy_text(name, folder / name, config, console) for name in held_out}
@@ -223,7 +207,7 @@ def _build(config: Config, console: Console) -> None:
         readings["train"] = [text.reading for text in texts]
         read = sum(reading.read for reading in readings["train"])
         for file in (file for entries in files.values() for entry in entries for file in entry):
-            if not file.is_same(Path(file.path)):
+            if not file.is_same(file.path):
                 raise DataError(f"{file.path} changed while it was read; run again when it is complete")
         _refuse_nothing(sum(reading.kept for reading in readings["train"]), read, drops)
         refuse_weights(texts, folder)
@@ -236,7 +220,7 @@ def _build(config: Config, console: Console) -> None:
             encode_text(folder / name, encoder, data.splits[name], readings[name])
         shutil.rmtree(folder / "scratch")
         drops.write(folder / "dropped.tsv")
-        manifest = _manifest(config, files, readings, tokenizers, drops, folder)
+        manifest = _manifest(given_config, inputs, files, readings, tokenizers, drops, folder)
         if data.protect:
             manifest["protected"] = dict(sorted(protected.items()))
         _refuse_nothing(manifest["train"]["rows"], read, drops)
@@ -254,7 +238,13 @@ def _refuse_nothing(pairs: int, read: int, drops: Drops) -> None:
 
 
 def _manifest(
-    config: Config, files: Files, readings: Readings, tokenizers: Tokenizers, drops: Drops, folder: Path
+    config: Config,
+    inputs: dict[str, list[int]],
+    files: Files,
+    readings: Readings,
+    tokenizers: Tokenizers,
+    drops: Drops,
+    folder: Path,
 ) -> Manifest:
     entries = file_entries(folder)
     return {
@@ -264,8 +254,8 @@ def _manifest(
         "settings": _settings(config),
         "sources": {
             name: [
-                asdict(reading) | {"files": [asdict(file) for file in of_entry]}
-                for reading, of_entry in zip(readings[name], files[name], strict=True)
+                asdict(reading) | {"input": number, "files": [asdict(file) for file in of_entry]}
+                for reading, number, of_entry in zip(readings[name], inputs[name], files[name], strict=True)
             ]
             for name in config.data.splits
         },

@@ -24,6 +24,7 @@ from mt.data.corpus import Corpus, Integers, open_corpus, open_origins
 from mt.data.data_folder import MANIFEST, hold
 from mt.data.vocabulary import TOKENIZER_FILES, Tokenizers, read_tokenizer_files
 from mt.data.word_model import WordModel, estimate_word_model
+from mt.data_config import Input
 from mt.errors import DataError
 
 FORMAT = 2  # of the folder; another number means it has to be prepared again
@@ -58,11 +59,18 @@ class Prepared:
         """
         names = f"{folder}/source.txt", f"{folder}/target.txt"
         _verify(self.dir, self.manifest, names)
-        split, _, name = folder.partition("/")
-        settings = self.manifest["settings"][split]
-        entries = zip(settings[name] if name else settings, self.manifest["sources"][folder], strict=True)
-        tags = [tag for entry, reading in entries for tag in [entry.get("tag")] * reading["read"]]
+        sources, entries = self.manifest["sources"][folder], self.entries(folder)
+        readings = zip(inputs_of(sources), sources, strict=True)
+        tags = [tag for number, reading in readings for tag in [entries[number].tag] * reading["read"]]
         return read_text(self.dir / names[0]), read_text(self.dir / names[1]), tags
+
+    def entries(self, folder: str) -> list[Input]:
+        """What the config had for a folder, such as `train` or `valid/news`."""
+        split, _, name = folder.partition("/")
+        if folder not in self.manifest["sources"]:
+            return []
+        settings = self.manifest["settings"][split]
+        return [Input.model_validate(entry) for entry in (settings[name] if name else settings)]
 
     @cached_property
     def word_model(self) -> WordModel:
@@ -132,6 +140,17 @@ def read_manifest(folder: Path) -> Manifest | None:
     if not isinstance(manifest, dict) or (manifest.get("format") == FORMAT and not manifest.keys() >= KEYS):
         raise _damaged(path)
     return manifest
+
+
+def sources_of(manifest: Manifest, folder: str, number: int) -> list[dict[str, Any]]:
+    """What was read from one entry of the config: a source for each file, or pair of files, that it named."""
+    sources = manifest["sources"][folder]
+    return [source for source, of in zip(sources, inputs_of(sources), strict=True) if of == number]
+
+
+def inputs_of(sources: Sequence[Mapping[str, Any]]) -> list[int]:
+    """The number of the entry of the config that each source of a folder comes from."""
+    return [source.get("input", place) for place, source in enumerate(sources)]  # earlier versions had one each
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

@@ -4,7 +4,6 @@ import csv
 import json
 from collections.abc import Iterator, Sequence
 from itertools import chain
-from pathlib import Path
 
 from mt.data.lines import Lines
 from mt.data.pairs import Pairs, Row, row_pairs
@@ -16,7 +15,7 @@ LONGEST_ROW = 100  # lines; a longer quoted row is taken for an unclosed quote
 Cells = tuple[int, list[str]]  # number of the row's first line, its columns
 
 
-def tsv_pairs(path: Path, entry: Input, src: str, tgt: str) -> Iterator[Pairs]:
+def tsv_pairs(path: str, entry: Input, src: str, tgt: str) -> Iterator[Pairs]:
     """Columns are named by `columns`, else by a header line with both languages; else they are source and target.
 
     Raises DataError when the columns do not fit, or when a quote is not closed.
@@ -51,7 +50,7 @@ def _tsv_row(row: Cells, at: Sequence[int], width: int) -> Row:
     return number, "\t".join(cells), "", f"not {width} columns"
 
 
-def _quoted(lines: Lines, path: Path) -> Iterator[Cells]:
+def _quoted(lines: Lines, path: str) -> Iterator[Cells]:
     csv.field_size_limit(2**31 - 1)
     start = 1  # the line on which the row being read began
 
@@ -70,14 +69,14 @@ def _quoted(lines: Lines, path: Path) -> Iterator[Cells]:
         raise _bad_quotes(path, start, f"line {rows.line_num}: {error}") from None
 
 
-def _bad_quotes(path: Path, line: int, reason: str) -> DataError:
+def _bad_quotes(path: str, line: int, reason: str) -> DataError:
     return DataError(
         f"{path}:{line}: a quote in the row that begins here is not closed ({reason}); "
         'write a quote inside a quoted field as "", or leave quoted: true out if quotes are text'
     )
 
 
-def jsonl_pairs(path: Path, src: str, tgt: str) -> Iterator[Pairs]:
+def jsonl_pairs(path: str, src: str, tgt: str) -> Iterator[Pairs]:
     """One object a line, with a key for each language, at the top or under `translation`."""
     lines = Lines(path)
     rows = (_json_row(number, line, src, tgt) for number, line in enumerate(lines, 1))

@@ -94,7 +94,7 @@ def own_testset(model: Candidate, folder: str) -> TestSet:
         prepared = open_prepared(data.dir)
     except DataError as error:
         raise DataError(f"{error};\nor {remedy}") from None
-    names = [source["name"] for source in prepared.manifest["sources"].get(folder, [])]
+    names = [name_of(entry) for entry in prepared.entries(folder)]
     if names != [name_of(source) for source in data.splits[folder]]:
         raise DataError(f"{data.dir} was prepared with another {key} than that of {model.path};\nor {remedy}")
     if not names:

@@ -17,7 +17,7 @@ PACKAGE = ROOT / "mt"
 FLOORS = [
     ["mt.errors", "mt.patterns", "mt.setting_types"],
     ["mt.data_config", "mt.noise"],
-    ["mt.config", "mt.console", "mt.files", "mt.streams", "mt.device", "mt.distributed"],
+    ["mt.config", "mt.console", "mt.files", "mt.remote", "mt.streams", "mt.device", "mt.distributed"],
     ["mt.config_file", "mt.config_changes", "mt.run_files", "mt.demo", "mt.pages", "mt.model"],
     ["mt.data"],
     ["mt.checkpoint"],
@@ -35,6 +35,8 @@ DOORS = {
     "torch.distributed": "mt.distributed",
     "sentencepiece": "mt.data.tokenizer",
     "datasets": "mt.data.arrow",
+    "fsspec": "mt.remote",
+    "aiohttp": "mt.remote",
     "safetensors": "mt.checkpoint",
     "sacrebleu": "mt.evaluate",
     "ctranslate2": "mt.interop",

@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 from mt.console import counted
 from mt.data.lines import refuse_giant
 from mt.data.pairs import BLOCK
-from mt.data.sources import read_pairs, source_files
+from mt.data.source_files import source_files
+from mt.data.sources import read_pairs
 from mt.data_config import Input, name_of
 from mt.errors import DataError
 
@@ -363,10 +364,8 @@ def test_a_giant_line_is_cut_where_it_is_seen_to_be_too_long(tmp_path: Path, mon
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"prefix": "s3://bucket/train"}, "not from s3:// addresses; copy it here first"),
-        ({"pairs": "https://host/pairs.tsv"}, "not from https:// addresses; copy it here first"),
-        ({"src": "gs://a/b.en", "tgt": "b.de"}, "not from gs:// addresses; copy it here first"),
-        ({"dataset": "s3://bucket/wmt14"}, "not from s3:// addresses; copy it here first"),
+        ({"prefix": "nowhere://bucket/train"}, "nowhere:// addresses cannot be read; copy it here first"),
+        ({"dataset": "s3://bucket/wmt14"}, "name files at an address as prefix, src \\+ tgt, or pairs"),
         ({"prefix": "https://huggingface.co/datasets/wmt/wmt14"}, r"write \{dataset: wmt/wmt14, split: ...\}"),
         ({"dataset": "hf://datasets/wmt/wmt14/de-en"}, r"write \{dataset: wmt/wmt14, split: ...\}"),
         ({"prefix": "wmt14"}, r"\{dataset: wmt/wmt14, config: LANGUAGES, split: train\}"),
@@ -411,7 +410,7 @@ def test_a_hub_out_of_reach_is_tried_once_also_after_a_local_folder_was_read(wmt
 
 
 def test_the_demo_grammar_is_a_source_of_files() -> None:
-    assert {path.name for path in source_files(Input(demo=20), "en", "de")} >= {"sentences.py", "verbs.py"}
+    assert {Path(file).name for file in source_files(Input(demo=20), "en", "de")} >= {"sentences.py", "verbs.py"}
 
 
 # --- The demo grammar, and what sources say of themselves ---------------------------------------------------------
@@ -427,7 +426,7 @@ def test_the_demo_grammar_speaks_both_ways() -> None:
 
 def test_sources_know_their_files_and_names(tmp_path: Path, wmt_folder: Path) -> None:
     prefix = write_sides(tmp_path)
-    assert source_files(Input(prefix=prefix), "en", "de") == [tmp_path / "train.en", tmp_path / "train.de"]
+    assert source_files(Input(prefix=prefix), "en", "de") == [f"{prefix}.en", f"{prefix}.de"]
     assert len(source_files(Input(dataset=str(wmt_folder), config="de-en"), "en", "de")) == 4
     assert name_of(Input(dataset="wmt/wmt14", config="de-en", split="test")) == "wmt/wmt14 de-en test"
     assert name_of(Input(prefix=prefix)) == prefix
