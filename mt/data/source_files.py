@@ -177,9 +177,9 @@ def _existing(name: str) -> str:
     raise DataError(f"{name}: {what}{_start(name)}")
 
 
-def _refuse_page_of_hub(name: str) -> None:
-    """A page about a data set is none of its files."""
-    if found := re.fullmatch(r"(?:https?://huggingface\.co/datasets|hf://datasets)/([^/]+/[^/]+)(?:/tree/.*)?/?", name):
+def _refuse_page_of_hub(name: str, rest: str = "(?:/tree/.*)?/?") -> None:
+    """A page about a data set is none of its files. rest: what may follow the name of the data set."""
+    if found := re.fullmatch(rf"(?:https?://huggingface\.co/datasets|hf://datasets)/([^/]+/[^/]+){rest}", name):
         raise DataError(f"{name}: for a data set of the Hugging Face hub write {{dataset: {found[1]}, split: ...}}")
 
 
@@ -198,7 +198,7 @@ def _prefix_hint(prefix: str, name: str) -> str:
 def _is_folder(dataset: str) -> bool:
     """Whether it is a local folder; raises DataError for what can be neither a folder nor a name on the hub."""
     if is_url(dataset):
-        _refuse_page_of_hub(dataset)
+        _refuse_page_of_hub(dataset, rest="(?:/.*)?")
         raise DataError(
             f"{dataset}: a dataset is a name on the Hugging Face hub or a local folder; "
             "name files at an address as prefix, src + tgt, or pairs"
