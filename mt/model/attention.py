@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from mt.device import bfloat16_is_quick
 from mt.model.cache import LayerCache
 from mt.model.dropout import Dropout
-from mt.model.layout import Layout, kernel_mask
+from mt.model.layout import Layout, Spans, kernel_mask
 from mt.model.positions import rotated
 
 # Above this many scores a head, torch's fused kernel is quicker on the CPU; below, plain products are.
@@ -75,6 +76,27 @@ def _in_blocks(
     return torch.cat(blocks, dim=-2)
 
 
+def unpadded_attention(
+    q_NHK: Tensor, k_MHK: Tensor, v_MHK: Tensor, queries: Spans, keys: Spans, causal: bool = False
+) -> Tensor:
+    """The same for rows without padding: each sentence of the queries attends to its own of the keys, [N, H, K].
+
+    FlashAttention (Dao, 2023), for 16-bit types on CUDA GPUs alone. Its backward pass adds up in a fixed order where
+    torch's deterministic algorithms are on. It knows no dropout and gives no weights.
+    """
+    from torch.nn.attention.varlen import varlen_attn  # takes two seconds, for which translating need not wait
+
+    starts, longest = (queries.starts_B, keys.starts_B), (queries.longest, keys.longest)
+    window = (-1, 0) if causal else (-1, -1)
+    return varlen_attn(q_NHK, k_MHK, v_MHK, *starts, *longest, window_size=window)  # type: ignore[return-value]
+
+
+def can_be_unpadded(device: torch.device, precision: torch.dtype, d_k: int) -> bool:
+    """Whether `unpadded_attention` works for heads of this width, products being in `precision`."""
+    is_there = device.type == "cuda" and torch.backends.cuda.is_flash_attention_available()
+    return is_there and bfloat16_is_quick(device) and precision == torch.bfloat16 and d_k % 8 == 0 and d_k <= 256
+
+
 def attention_weights(q_BHTK: Tensor, k_BHSK: Tensor, mask: Tensor | None = None) -> Tensor:
     """The weights softmax(q k^T / sqrt(d_k)) that equation 1 gives each value (section 3.2.1)."""
     # The scale goes on the queries: they are fewer than the scores.
@@ -120,6 +142,9 @@ class SelfAttention(nn.Module):
         self, x_ND: Tensor, layout: Layout, cache: LayerCache | None = None, weights: list[Tensor] | None = None
     ) -> Tensor:
         """Attend with each head, concatenate, and project by W^O; a cache holds the keys and values of the past."""
+        if layout.spans is not None:
+            attended_ND = self._attend_in_rows(self.qkv(x_ND), layout, layout.spans)
+            return self.out(attended_ND)  # type: ignore[no-any-return]
         qkv_BTD = layout.pad(self.qkv(x_ND)).chunk(3, dim=-1)
         q_BHTK, k_BHSK, v_BHSK = (split_heads(part_BTD, self.heads) for part_BTD in qkv_BTD)
         if layout.angles_TK is not None:
@@ -134,6 +159,12 @@ class SelfAttention(nn.Module):
         out: Tensor = self.out(layout.pack(join_heads(attended_BHTK)))
         return out
 
+    def _attend_in_rows(self, qkv_ND: Tensor, layout: Layout, spans: Spans) -> Tensor:
+        q_NHK, k_NHK, v_NHK = qkv_ND.view(len(qkv_ND), 3, self.heads, -1).unbind(1)
+        if layout.angles_TK is not None:
+            q_NHK, k_NHK = rotated(q_NHK, layout.angles_TK), rotated(k_NHK, layout.angles_TK)
+        return unpadded_attention(q_NHK, k_NHK, v_NHK, spans, spans, self.causal).flatten(1)
+
 
 def look_ahead_mask(length: int, device: torch.device) -> Tensor:
     """True on and below the diagonal: position t may attend to positions <= t (section 3.2.3)."""
@@ -146,6 +177,7 @@ class LayerMemory(NamedTuple):
     k_BHSK: Tensor
     v_BHSK: Tensor
     mask: Tensor | None  # as `kernel_mask` makes it
+    spans: Spans | None = None  # where keys and values are rows without padding, [N, H, K]
 
 
 class CrossAttention(nn.Module):
@@ -160,13 +192,20 @@ class CrossAttention(nn.Module):
         self.dropout = Dropout(dropout) if dropout else None
 
     def project_memory(self, memory_ND: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
-        """Keys and values of the memory, each [B, H, S, K]."""
+        """Keys and values of the memory, each [B, H, S, K]; without padding, each [N, H, K]."""
+        if layout.spans is not None:
+            k_NHK, v_NHK = self.kv(memory_ND).view(len(memory_ND), 2, self.heads, -1).unbind(1)
+            return k_NHK, v_NHK
         k_BSD, v_BSD = layout.pad(self.kv(memory_ND)).chunk(2, dim=-1)
         return split_heads(k_BSD, self.heads), split_heads(v_BSD, self.heads)
 
     def forward(self, x_ND: Tensor, layout: Layout, memory: LayerMemory, weights: list[Tensor] | None = None) -> Tensor:
+        k_BHSK, v_BHSK, mask, spans = memory
+        if layout.spans is not None and spans is not None:
+            q_NHK = self.q(x_ND).view(len(x_ND), self.heads, -1)
+            attended_NHK = unpadded_attention(q_NHK, k_BHSK, v_BHSK, layout.spans, spans)
+            return self.out(attended_NHK.flatten(1))  # type: ignore[no-any-return]
         q_BHTK = split_heads(layout.pad(self.q(x_ND)), self.heads)
-        k_BHSK, v_BHSK, mask = memory
         attended_BHTK = scaled_dot_product_attention(q_BHTK, k_BHSK, v_BHSK, mask, False, weights, self.dropout)
         out: Tensor = self.out(layout.pack(join_heads(attended_BHTK)))
         return out
@@ -179,11 +218,12 @@ class Memory:
     keys: tuple[Tensor, ...]  # one of each layer: [B, H, S, K]
     values: tuple[Tensor, ...]
     mask: Tensor | None  # [B, 1, 1, S], True at real pieces; None when nothing is padding
+    spans: Spans | None = None  # of keys and values without padding, each [N, H, K]
 
     @cached_property
     def layers(self) -> list[LayerMemory]:
         mask = kernel_mask(self.mask, self.keys[0])
-        return [LayerMemory(k_BHSK, v_BHSK, mask) for k_BHSK, v_BHSK in zip(self.keys, self.values, strict=True)]
+        return [LayerMemory(k, v, mask, self.spans) for k, v in zip(self.keys, self.values, strict=True)]
 
     def select(self, rows: Tensor) -> "Memory":
         """The memory of some sentences, in the order of `rows`."""

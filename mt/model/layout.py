@@ -1,11 +1,13 @@
 """Sentences of unequal length without padding: attention works in a padded rectangle, all else on real pieces alone."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 PAD = 0  # the tokenizer's padding id
 # Pad with copies of row 0 to a multiple of this, so that row counts repeat from batch to batch: a CPU builds bfloat16
@@ -28,6 +30,7 @@ class Layout:
     mask: Tensor | None = None  # [B, 1, 1, T], True at real pieces
     kernel_mask: Tensor | None = None  # what the function of this name makes of it, where attention needs it
     angles_TK: Tensor | None = None  # with rotary positions: sines and cosines of the angle that each position turns by
+    spans: "Spans | None" = None  # where attention works on the rows themselves, without a rectangle
 
     def pad(self, x_ND: Tensor) -> Tensor:
         """Lay the rows out as x_BTD."""
@@ -48,21 +51,34 @@ class Layout:
         return places_N % self.length
 
 
-def layout_of(ids_BT: Tensor, places_N: Tensor | None = None, compiled: bool = False) -> Layout:
+class Spans(NamedTuple):
+    """Which rows are one sentence; the copies of row 0 at the end are one more."""
+
+    starts_B: Tensor  # int32; the first row of each, and at last the number of rows
+    longest: int  # no sentence has more rows
+
+
+def layout_of(ids_BT: Tensor, places_N: Tensor | None = None, compiled: bool = False, unpadded: bool = False) -> Layout:
     """The layout of padded sentences.
 
     places_N: of the real pieces in the flattened rectangle, where they are known: to look makes a GPU wait.
     compiled: with a mask and copies of row 0 always, as compiled layers would need other graphs without them.
+    unpadded: for attention on the rows themselves; with copies of row 0 always, so that both sides have as many spans.
     """
     B, T = ids_BT.shape
     if places_N is None:
         places_N = (ids_BT != PAD).flatten().nonzero()[:, 0]
-    if len(places_N) == B * T and not compiled:
+    if len(places_N) == B * T and not compiled and not unpadded:
         return whole_layout(B, T)
     pieces = len(places_N)
     real_P = torch.zeros(B * T, dtype=torch.bool, device=ids_BT.device).index_fill_(0, places_N, True)
-    copies = 2 + (-pieces - 2) % MULTIPLE if compiled else -pieces % MULTIPLE  # one has a graph of its own
+    # One copy would have a graph of its own.
+    copies = 2 + (-pieces - 2) % MULTIPLE if compiled or unpadded else -pieces % MULTIPLE
     places_N = torch.cat([places_N, places_N[:1].expand(copies)])
+    if unpadded:
+        ends_B = real_P.view(B, T).sum(dim=1).cumsum(0, dtype=torch.int32)
+        starts_B = F.pad(F.pad(ends_B, (1, 0)), (0, 1), value=len(places_N))
+        return Layout(B, T, pieces, places_N, spans=Spans(starts_B, max(T, MULTIPLE + 1)))
     return Layout(B, T, pieces, places_N, real_P.cumsum(0) - 1, real_P.view(B, 1, 1, T))
 
 

@@ -55,5 +55,5 @@ def rotated(x_BHTK: Tensor, angles_TK: Tensor) -> Tensor:
     angles_TK: sines on even, cosines on odd dimensions, as `SinusoidalPositions` of d_k dimensions has them.
     """
     even, odd = x_BHTK[..., 0::2], x_BHTK[..., 1::2]
-    sin, cos = angles_TK[:, 0::2], angles_TK[:, 1::2]
+    sin, cos = angles_TK[..., 0::2], angles_TK[..., 1::2]
     return torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1).flatten(-2).to(x_BHTK.dtype)

@@ -29,6 +29,7 @@ class Transformer(nn.Module):
     compiled: in training, run layers through torch.compile, which fuses what is not a matrix product.
     recompute: in training, keep only each layer's input and compute the rest again in the backward pass, with the same
     dropout masks (Chen et al., 2016).
+    unpadded: in training, see `unpadded_attention`.
     """
 
     encoder: Sequence[EncoderLayer]
@@ -42,12 +43,14 @@ class Transformer(nn.Module):
         source_vocab_size: int | None = None,
         compiled: bool = False,
         recompute: bool = False,
+        unpadded: bool = False,
     ) -> None:
         super().__init__()
         c = config
         self.config = config
         self.compiled = compiled
         self.recompute = recompute
+        self.unpadded = unpadded
         self.embedding = nn.Embedding(vocab_size, c.d_model)  # 3.4: one matrix for source, target and output, or ...
         self.source_embedding = None  # ... for the source one apart
         if c.embeddings != "tied":
@@ -113,7 +116,7 @@ class Transformer(nn.Module):
         hidden_BS: True at pieces of which only the position is seen; None: nowhere.
         ponders: where given, how long each real piece was pondered is appended to it, in a model with halting.
         """
-        layout = self._turned(layout_of(source_BS, places_N, self._runs_compiled))
+        layout = self._layout(source_BS, places_N)
         x_ND = self._embed_all(source_BS, layout, self.source_embedding, hidden_BS)
         layout = replace(layout, kernel_mask=kernel_mask(layout.mask, x_ND))
         layers = _schedule(self.encoder, self.config.encoder_layers)
@@ -122,7 +125,8 @@ class Transformer(nn.Module):
         if self.encoder_norm is not None:
             x_ND = self.encoder_norm(x_ND)
         projected = [layer.cross_attention.project_memory(x_ND, layout) for layer in self.decoder]
-        return Memory(tuple(k for k, _ in projected), tuple(v for _, v in projected), layout.mask)
+        keys, values = zip(*projected, strict=True)
+        return Memory(keys, values, layout.mask, layout.spans)
 
     def decode(
         self,
@@ -137,7 +141,7 @@ class Transformer(nn.Module):
 
         places_N, maps, hidden_BT and ponders: as in `encode`.
         """
-        layout = self._turned(layout_of(target_BT, places_N, self._runs_compiled))
+        layout = self._layout(target_BT, places_N)
         x_ND = self._embed_all(target_BT, layout, hidden_BT=hidden_BT)
         applications = self._decoder_applications(layout, memory, maps=maps)
         x_ND = self._run_stack(self.decoder_recurrence, x_ND, layout, applications, ponders)
@@ -271,10 +275,15 @@ class Transformer(nn.Module):
         hidden_N = None if hidden_BT is None else rows(hidden_BT)
         return self.embed(rows(ids_BT), layout.positions(ids_BT.device), layout.length, embedding, hidden_N)
 
-    def _turned(self, layout: Layout) -> Layout:
-        """The layout with the angles of rotary positions, where the model has them."""
+    def _layout(self, ids_BT: Tensor, places_N: Tensor | None) -> Layout:
+        """The layout of padded sentences, with the angles of rotary positions where the model has them."""
+        unpadded = self.unpadded and torch.is_grad_enabled()
+        layout = layout_of(ids_BT, places_N, self._runs_compiled, unpadded)
         if self.rotary is None:
             return layout
+        if unpadded:  # one for each row and all its heads
+            angles_N1K = self.rotary(layout.positions(self.device), layout.length)[:, None]
+            return replace(layout, angles_TK=angles_N1K)
         return replace(layout, angles_TK=self.rotary(torch.arange(layout.length, device=self.device), layout.length))
 
 

@@ -12,6 +12,7 @@ from mt.config import Config
 from mt.data.tokenizer import BOS, EOS, PAD
 from mt.device import choose_precision
 from mt.distributed import ALONE, World
+from mt.model.attention import can_be_unpadded
 from mt.model.teacher_forcing import make_batch
 from mt.model.transformer import Transformer
 from mt.train.exchange import GradientExchange
@@ -103,11 +104,17 @@ def make_learner(
     source_vocabulary: as in Transformer. world: the processes that train together, each with a learner.
     """
     torch.manual_seed(config.seed)
+    loss, precision = make_loss(config), choose_precision(config.train.precision, device)
     model = Transformer(
-        config.model, vocabulary, source_vocabulary, compiled=config.train.compile, recompute=config.train.recompute
+        config.model,
+        vocabulary,
+        source_vocabulary,
+        compiled=config.train.compile,
+        recompute=config.train.recompute,
+        unpadded=not config.model.attention_dropout
+        and can_be_unpadded(device, precision, config.model.d_model // config.model.heads),
     )
     model = model.to(device).train()
-    loss, precision = make_loss(config), choose_precision(config.train.precision, device)
     parameters: Iterable[nn.Parameter] = model.parameters()
     if config.train.compile or world.size > 1:
         # Compiled now, on sentences that are always the same, so that a run is compiled alike wherever it stands: how

@@ -85,10 +85,27 @@ def test_an_update_never_waits_for_the_gpu(toy_config: Config, compiled: bool) -
         take_update(learner, batches, update=1)
 
 
-def test_attention_needs_none_but_fused_kernels(toy_config: Config) -> None:
+@pytest.mark.parametrize("attention_dropout", [0.0, 0.1])
+def test_attention_needs_none_but_fused_kernels(toy_config: Config, attention_dropout: float) -> None:
+    """With dropout of its weights, attention is padded."""
     config = with_settings(toy_config, train={"device": DEVICE, "precision": "bfloat16"})
+    config = with_settings(config, model={"attention_dropout": attention_dropout})
     with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION]):
         losses(config, updates=3)
+
+
+@pytest.mark.parametrize("settings", [{}, {"positions": "rotary"}], ids=["published", "rotary"])
+def test_attention_without_padding_has_the_losses_of_padded_attention(
+    toy_config: Config, settings: dict[str, str]
+) -> None:
+    config = with_settings(still(toy_config, device=DEVICE, precision="bfloat16"), model={"dropout": 0.0, **settings})
+    found = []
+    for unpadded in (True, False):
+        learner, _, prepared = started(config)
+        assert learner.model.unpadded
+        learner.model.unpadded = unpadded
+        found.append(losses_of_updates(learner, prepared.train, first_batches(prepared.train, config)))
+    assert found[0] == pytest.approx(found[1], rel=1e-2)
 
 
 def test_out_of_memory_halves_the_passes_and_changes_no_loss(toy_config: Config) -> None:

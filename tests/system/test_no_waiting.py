@@ -107,22 +107,25 @@ class _Two(World):
 
 @pytest.mark.parametrize("world", [World(), _Two(size=2)], ids=["one process", "two processes"])
 @pytest.mark.parametrize(
-    ("train", "model"),
+    ("train", "model", "unpadded"),
     [
-        ({}, {}),
-        ({"recompute": True}, {"positions": "rotary"}),
-        ({"consistency": "rdrop"}, {"positions": "learned"}),
-        ({"consistency": "simcut"}, {"recurrence": "fixed"}),
-        ({}, {"recurrence": "adaptive"}),
+        ({}, {}, False),
+        ({}, {}, True),
+        ({"recompute": True}, {"positions": "rotary"}, False),
+        ({"consistency": "rdrop"}, {"positions": "rotary"}, True),
+        ({"consistency": "rdrop"}, {"positions": "learned"}, False),
+        ({"consistency": "simcut"}, {"recurrence": "fixed"}, False),
+        ({}, {"recurrence": "adaptive"}, False),
     ],
 )
 def test_an_update_waits_for_nothing(
-    toy_config: Config, train: dict[str, Any], model: dict[str, Any], world: World
+    toy_config: Config, train: dict[str, Any], model: dict[str, Any], unpadded: bool, world: World
 ) -> None:
     """With dropout, clipping and a moving average; the optimiser is torch's own affair."""
     config = with_settings(toy_config, optim={"clip_norm": 1.0}, train={"ema": 0.9, **train}, model=model)
     learner, _, prepared = started(config)
     on_meta = learner.model.to(META)
+    on_meta.unpadded = unpadded
     learner = Learner(
         config=config,
         model=on_meta,
