@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 import torch
 from torch import Tensor
@@ -59,19 +59,25 @@ def translation_loss(
     """
     x_ND = forced_output(model, batch, precision, ponders).to(precision)
     output = model.output
-    return smoothed_loss(x_ND, output.weight, batch.targets_N, smoothing, output.bias), {}
+    return smoothed_loss(x_ND, output.weight, batch.targets_N, smoothing, output.bias, model.compiled), {}
 
 
 def smoothed_loss(
-    x_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, smoothing: float, bias_V: Tensor | None = None
+    x_ND: Tensor,
+    weight_VD: Tensor,
+    targets_N: Tensor,
+    smoothing: float,
+    bias_V: Tensor | None = None,
+    compiled: bool = False,
 ) -> Tensor:
     """Sum over positions of the cross-entropy to smoothed targets (section 5.4), in nats.
 
     weight_VD and bias_V: of the linear layer before the softmax.
+    compiled: let torch.compile make one kernel of what stands between the products.
     The target distribution is (1 - smoothing) on the gold piece plus smoothing / V on every piece, gold included.
     Products and softmax run in the type of `x_ND`, what is summed over positions at least in float32.
     """
-    loss: Tensor = _SmoothedLoss.apply(x_ND, weight_VD, bias_V, targets_N, smoothing)  # type: ignore[no-untyped-call]
+    loss: Tensor = _SmoothedLoss.apply(x_ND, weight_VD, bias_V, targets_N, smoothing, compiled)  # type: ignore[no-untyped-call]
     return loss
 
 
@@ -89,6 +95,7 @@ class _SmoothedLoss(torch.autograd.Function):
         given_V: Tensor | None,
         targets_N: Tensor,
         smoothing: float,
+        compiled: bool,
     ) -> Tensor:
         weight_VD = given_VD.to(x_ND.dtype)
         bias_V = None if given_V is None else given_V.to(x_ND.dtype)
@@ -100,16 +107,12 @@ class _SmoothedLoss(torch.autograd.Function):
         for rows in row_chunks(x_ND, V):
             x_CD, targets_C1 = x_ND[rows], targets_N[rows, None]
             logits_CV = x_CD @ weight_VD.t() if bias_V is None else torch.addmm(bias_V, x_CD, weight_VD.t())
-            highest_C1, gold_C1 = (
-                logits_CV.amax(dim=1, keepdim=True).to(exact),
-                logits_CV.gather(1, targets_C1).to(exact),
-            )
-            softmax_CV = logits_CV.softmax(dim=1)
-            log_sum_C1 = highest_C1 - softmax_CV.amax(dim=1, keepdim=True).to(exact).log()
-            loss += (log_sum_C1 - (1 - smoothing) * gold_C1).sum()
+            gold_C1 = logits_CV.gather(1, targets_C1).to(exact)
             # d loss / d logits = softmax - target distribution, of which the uniform part comes after the loop.
-            minus_gold_C1 = softmax_CV.new_full(targets_C1.shape, smoothing - 1)
-            gradient_CV = softmax_CV.scatter_add_(1, targets_C1, minus_gold_C1)
+            minus_gold_C1 = logits_CV.new_full(targets_C1.shape, smoothing - 1)
+            of_chunk = _compiled_pass if compiled and len(x_CD) > 1 else _log_sum_and_gradient  # 1 needs its own graph
+            log_sum_C1, gradient_CV = of_chunk(logits_CV, targets_C1, minus_gold_C1)
+            loss += (log_sum_C1 - (1 - smoothing) * gold_C1).sum()
             gradient_ND[rows] = gradient_CV @ weight_VD
             gradient_VD += gradient_CV.t() @ x_CD
             if gradient_V is not None:
@@ -129,7 +132,37 @@ class _SmoothedLoss(torch.autograd.Function):
     def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, ...]:
         gradient_ND, gradient_VD, gradient_V = ctx.saved_tensors  # type: ignore[attr-defined]
         bias = None if gradient_V is None else gradient_V * gradient
-        return gradient_ND * gradient, gradient_VD * gradient, bias, None, None
+        return gradient_ND * gradient, gradient_VD * gradient, bias, None, None, None
+
+
+def _log_sum_and_gradient(logits_CV: Tensor, targets_C1: Tensor, minus_gold_C1: Tensor) -> tuple[Tensor, Tensor]:
+    """The logarithm of each row's sum of exponentials; and its softmax, with `minus_gold_C1` added at the target."""
+    exact = torch.promote_types(logits_CV.dtype, torch.float32)
+    highest_C1 = logits_CV.amax(dim=1, keepdim=True).to(exact)
+    softmax_CV = logits_CV.softmax(dim=1)
+    log_sum_C1 = highest_C1 - softmax_CV.amax(dim=1, keepdim=True).to(exact).log()
+    return log_sum_C1, softmax_CV.scatter_add_(1, targets_C1, minus_gold_C1)
+
+
+def _in_one_pass(logits_CV: Tensor, targets_C1: Tensor, minus_gold_C1: Tensor) -> tuple[Tensor, Tensor]:
+    """The same, written so that torch.compile makes one kernel of it."""
+    exact_CV = logits_CV.to(torch.promote_types(logits_CV.dtype, torch.float32))
+    highest_C1 = exact_CV.amax(dim=1, keepdim=True)
+    log_sum_C1 = highest_C1 + (exact_CV - highest_C1).exp().sum(dim=1, keepdim=True).log()
+    is_target_CV = torch.arange(logits_CV.size(1), device=logits_CV.device) == targets_C1
+    gradient_CV = (exact_CV - log_sum_C1).exp() + torch.where(is_target_CV, minus_gold_C1, 0)
+    return log_sum_C1, gradient_CV.to(logits_CV.dtype)
+
+
+def _compiled_pass(logits_CV: Tensor, targets_C1: Tensor, minus_gold_C1: Tensor) -> tuple[Tensor, Tensor]:
+    """The same in one kernel, for any number of rows but one; a GPU reads each row from memory once."""
+    torch._dynamo.mark_static(logits_CV, 1)  # where the length of rows is known, they are read in wide steps
+    return _compiled()(logits_CV, targets_C1, minus_gold_C1)
+
+
+@cache
+def _compiled() -> Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]:
+    return torch.compile(_in_one_pass, dynamic=True, fullgraph=True)
 
 
 # --- Consistency: two passes over a batch should give the same probabilities -------------------------------------
@@ -260,7 +293,7 @@ class _ConsistentLoss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        return *_SmoothedLoss.backward(ctx, gradient), None
+        return _SmoothedLoss.backward(ctx, gradient)
 
 
 # --- What steps cost a model with halting -------------------------------------------------------------------------

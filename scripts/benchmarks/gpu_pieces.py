@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -39,6 +40,7 @@ from mt.model.inference import inference_model
 from mt.model.transformer import Transformer, training_flops
 from mt.run_files import METRICS, read_metrics
 from mt.run_folder import find_checkpoint
+from mt.train import learner, loss
 from mt.train.loop import train
 from mt.train.update import take_update
 
@@ -162,10 +164,22 @@ def ceilings(scale: Scale) -> Found:
 # --- Training ----------------------------------------------------------------------------------------------------
 
 NOT_REPEATABLE = "deterministic=no"  # their results may differ in the last bits from time to time
+
+
+def without(module: ModuleType, name: str, plain: Callable[..., object], task: Task) -> Update:
+    """mt, compiled, with something plain in place of a function that is there for its speed."""
+    setattr(module, name, plain)  # for good: the process measures nothing else
+    return ours(task, compiled=True)
+
+
+PADDED = partial(without, learner, "can_be_unpadded", lambda *_: False)
+PLAIN_LOSS = partial(without, loss, "_compiled_pass", loss._log_sum_and_gradient)
 TRAINERS: dict[str, Callable[[Task], Update]] = {
     "mt": ours,
     "mt, compiled": partial(ours, compiled=True),
     f"mt, compiled, {NOT_REPEATABLE}": partial(ours, compiled=True),
+    "mt, compiled, attention with padding": PADDED,
+    "mt, compiled, plain loss": PLAIN_LOSS,
     "nn.Transformer": plain,
     "nn.Transformer, compiled": partial(plain, compiled=True),
     "MarianMTModel": hugging_face,

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import Tensor
+from torch._dynamo.utils import counters
 from torch.nn import functional as F
 
 import mt.model.teacher_forcing
@@ -45,6 +46,26 @@ def test_smoothing_spreads_its_share_over_every_piece_gold_included() -> None:
     (gradient_ND,) = torch.autograd.grad(smoothed_loss(x_ND, embedding_VD, torch.tensor([2]), 0.1), x_ND)
     target = 0.25 - gradient_ND[0]
     torch.testing.assert_close(target, torch.tensor([0.025, 0.025, 0.925, 0.025], dtype=torch.float64))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_compiled_loss_is_the_plain_one_and_needs_one_graph(given: tuple[Tensor, ...], dtype: torch.dtype) -> None:
+    """Over chunks of 5 rows and of 3, 2 and 1 at the end; in bfloat16 within what rounding a softmax makes."""
+    torch.compiler.reset()
+    before = counters["stats"]["unique_graphs"]
+    x_ND, embedding_VD, targets_N = (tensor.detach() for tensor in given)
+    weight_VD = embedding_VD.to(torch.promote_types(dtype, torch.float32))
+    bias_V = torch.linspace(-1, 1, V, dtype=weight_VD.dtype)
+    for rows in (20, 3, 7, 11, 1):
+        inputs = [tensor.clone().requires_grad_() for tensor in (x_ND[:rows].to(dtype), weight_VD, bias_V)]
+        found = []
+        for compiled in (False, True):
+            loss = smoothed_loss(inputs[0], inputs[1], targets_N[:rows], 0.1, inputs[2], compiled)
+            found.append([loss, *torch.autograd.grad(loss, inputs)])
+        rtol, atol = (1e-2, 2e-2) if dtype == torch.bfloat16 else (1e-10, 1e-12)
+        torch.testing.assert_close(*found, rtol=rtol, atol=atol)
+    assert counters["stats"]["unique_graphs"] - before == 1
 
 
 def test_bfloat16_loss_is_near_that_of_float32(given: tuple[Tensor, ...]) -> None:
