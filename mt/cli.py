@@ -175,12 +175,12 @@ def translate(
     ],
     overrides: DecodeOverrides = None,
     inputs: Annotated[
-        list[Path] | None, option("FILE", "Read from here. Default: -, which is stdin.", "--input")
+        list[str] | None, option("FILE", "Read from here. Default: -, which is stdin.", "--input")
     ] = None,
     outputs: Annotated[
-        list[Path] | None, option("FILE|DIR", "Write here; one for each --input. Default: -, stdout.", "--output")
+        list[str] | None, option("FILE|DIR", "Write here; one for each --input. Default: -, stdout.", "--output")
     ] = None,
-    format: Annotated[str | None, option("KIND", "text, tsv or jsonl. Default: by the name of the input.")] = None,
+    format: Annotated[str | None, option("KIND", "text, tsv, jsonl or parquet. Default: by its name.")] = None,
     field: Annotated[
         str | None,
         option(
@@ -213,6 +213,13 @@ def translate(
     average: Average = None,
     device: Device = "auto",
     processes: Processes = 1,
+    cluster: Annotated[
+        str | None, option("ray|ADDRESS", "Share many files among the machines of a Ray cluster.")
+    ] = None,
+    workers: Annotated[str | None, option("N|MIN:MAX", "With --cluster: how many. Default: all that fit.")] = None,
+    resources: Annotated[
+        str | None, option("cpu=N,gpu=N", "With --cluster: what each worker takes. Default: a GPU, else a core.")
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Translate lines of text: one line out for each line in.
@@ -222,7 +229,17 @@ def translate(
     """
     from mt.translate.plan import Job, plan_job
 
-    job, decode = _given(context, Job), _decode(context, overrides)
+    decode = _decode(context, overrides)
+    places = [tuple(map(Path, given or ["-"])) for given in (inputs, outputs)]
+    job = replace(_given(context, Job), inputs=places[0], outputs=places[1])
+    if cluster is not None or workers is not None or resources is not None:
+        from mt.translate.cluster import Opening, translate_on_cluster
+        from mt.translate.plan import cluster_of, plan_cluster
+
+        where = cluster_of(cluster, workers, resources, processes)
+        sources = plan_cluster(job, inputs or [], outputs or [])
+        opening = Opening(tuple(ckpt), device, average, decode)
+        return translate_on_cluster(where, sources, job, opening, quiet)
     plan_job(job, processes)  # before torch is imported, so that a wrong path is reported at once
     if processes != 1:
         from mt.distributed import launch

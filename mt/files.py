@@ -115,6 +115,13 @@ def rename(old: Path, new: Path) -> None:
     sync_folder(new.parent)
 
 
+def give_name(partial: Path, path: Path) -> None:
+    """Flush a file that is whole to the disk, and give it its name. Raises OSError."""
+    with partial.open("rb") as file:
+        os.fsync(file.fileno())
+    rename(partial, path)
+
+
 def sync_folder(folder: Path) -> None:
     """Flush the names in a folder to the disk (fsync). Raises OSError."""
     descriptor = os.open(folder, os.O_RDONLY)

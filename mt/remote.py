@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import IO, Any
 
 from mt.errors import DataError, MtError
@@ -121,3 +122,14 @@ def _scheme(url: str) -> str:
 def _is_missing(error: FileNotFoundError) -> bool:
     """Whether the store said so; on the web fsspec says it too when there was no answer."""
     return error.__cause__ is None or getattr(error.__cause__, "status", None) in (404, 410)
+
+
+def upload(content: bytes | Path, url: str) -> None:
+    """Put bytes, or a file of this machine, under an address, whole or not at all. Raises DataError."""
+    with _store_of(url) as (store, path):
+        partial = f"{path}.partial"
+        if isinstance(content, bytes):
+            store.pipe_file(partial, content)
+        else:
+            store.put_file(str(content), partial)
+        store.mv(partial, path)

@@ -9,15 +9,6 @@ from mt.translate.formats import LineFormat, Result
 from mt.translate.plan import Job
 from mt.translate.translator import Translator
 
-# Enough to sort into full batches, few enough that a kill costs little.
-CHUNK_LINES, GPU_CHUNK_LINES = 2_000, 8_000
-FIRST_CHUNK_LINES = 250  # so that a job stopped early keeps something
-
-
-def next_size(most: int, done: int) -> int:
-    """How many lines to take next, of at most so many, where so many are done."""
-    return min(most, max(FIRST_CHUNK_LINES, done))
-
 
 def check_model(translator: Translator, job: Job) -> str:
     """A warning about what the model and the job lack of each other, if anything.

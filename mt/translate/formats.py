@@ -1,12 +1,13 @@
 """What a line of input holds and what its line of output says: text, a table with tabs, or JSON."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mt.console import counted
 from mt.errors import UsageError
+from mt.translate.plan import record_fields, table_field
 from mt.translate.translator import PieceScores, Translation
 
 Result = Translation | PieceScores
@@ -38,9 +39,27 @@ class Results:
         values = (round(result.log_probability, 6), round(result.score, 6), result.pieces, logps)
         return dict(zip(self.names, values, strict=True))
 
+    def record(self, results: Sequence[Result]) -> dict[str, Any]:
+        """What is told of all of a line's results: of the best, by name, and with n_best the list of all."""
+        new = self.values(results[0])
+        if self.has_list:
+            scored = Results(scores=True)
+            new["n_best"] = [scored.values(result) for result in results]
+        return new
+
+    @property
+    def has_list(self) -> bool:
+        """Whether a record holds several translations."""
+        return self.n_best > 1 and not self.scoring
+
+    @property
+    def record_names(self) -> list[str]:
+        """The keys of a record."""
+        return [*self.names, *(["n_best"] if self.has_list else [])]
+
     @property
     def columns(self) -> list[str]:
-        ranks = [f"_{rank}" for rank in range(1, self.n_best + 1)] if self.n_best > 1 and not self.scoring else [""]
+        ranks = [f"_{rank}" for rank in range(1, self.n_best + 1)] if self.has_list else [""]
         return [f"{name}{rank}" for rank in ranks for name in self.names]
 
     def cells(self, results: Sequence[Result]) -> list[str]:
@@ -113,7 +132,6 @@ class JsonLines:
 
     def __init__(self, fields: Sequence[str], results: Results) -> None:
         self._fields, self._results = fields, results
-        self._has_list = results.n_best > 1 and not results.scoring
 
     def text(self, line: str) -> str:
         """What is to be translated; raises ValueError saying what is wrong with the line."""
@@ -121,21 +139,27 @@ class JsonLines:
         texts = [text for text in (_value(record, field) for field in self._fields) if isinstance(text, str)]
         if not texts and line.strip():
             raise ValueError(f"has no text under {' or '.join(self._fields)}; name its key with --field")
-        names = [*self._results.names, *(["n_best"] if self._has_list else [])]
-        if taken := [name for name in names if name in record and f"mt_{name}" in record]:
-            raise ValueError(f"has the keys {taken[0]} and mt_{taken[0]} already; rename one of them")
+        new_names(record, self._results)
         return texts[0].replace("\n", " ") if texts else ""
 
     def render(self, line: str, results: Sequence[Result]) -> str:
         """The line of output."""
         if not line.strip():
             return ""
-        record, new = _object(line), self._results.values(results[0])
-        if self._has_list:
-            scored = Results(scores=True)
-            new["n_best"] = [scored.values(result) for result in results]
-        renamed = {f"mt_{key}" if key in record else key: value for key, value in new.items()}
-        return json.dumps({**record, **renamed}, ensure_ascii=False)
+        record, new = _object(line), self._results.record(results)
+        names = new_names(record, self._results)
+        return json.dumps({**record, **{names[key]: value for key, value in new.items()}}, ensure_ascii=False)
+
+
+def new_names(taken: Container[str], results: Results) -> dict[str, str]:
+    """The names of a record's values among keys that are there: with mt_ before those that are taken.
+
+    Raises ValueError where both are.
+    """
+    names = {name: f"mt_{name}" if name in taken else name for name in results.record_names}
+    if twice := [name for name, new in names.items() if name != new and new in taken]:
+        raise ValueError(f"has the keys {twice[0]} and mt_{twice[0]} already; rename one of them")
+    return names
 
 
 LineFormat = PlainText | Table | JsonLines
@@ -149,9 +173,9 @@ def line_format(kind: str, field: str | None, language: str, results: Results, f
     Raises UsageError for a field that cannot be.
     """
     if kind == "tsv":
-        return Table(field or (language if language in first.split("\t") else "1"), results)
+        return Table(table_field(field, language, first), results)
     if kind == "jsonl":
-        return JsonLines((field,) if field else (language, f"translation.{language}", "source"), results)
+        return JsonLines(record_fields(field, language), results)
     return PlainText(results)
 
 

@@ -16,11 +16,9 @@ from mt.files import is_special, writing
 from mt.model.inference import decoding_warning
 from mt.streams import write_out
 from mt.translate.alignment import SHOWN, write_attention
+from mt.translate.blocks import REPORT_SECONDS, SHOWN_NOTES, read_blocks, write_outputs
 from mt.translate.chunks import (
-    CHUNK_LINES,
-    GPU_CHUNK_LINES,
     check_model,
-    next_size,
     notes_of,
     rendered,
     results_of,
@@ -28,12 +26,10 @@ from mt.translate.chunks import (
 )
 from mt.translate.formats import Results, Table, line_format
 from mt.translate.output import Output, Parts, Progress, compressor
-from mt.translate.plan import Job, Stream, kind_of, plan_job
-from mt.translate.reading import Chunk, Reader, count_lines
+from mt.translate.plan import Job, Source, Stream, kind_of, plan_job
+from mt.translate.reading import CHUNK_LINES, GPU_CHUNK_LINES, Chunk, Reader, count_lines, next_size
 from mt.translate.translator import Translation, Translator
-
-REPORT_SECONDS = 30  # between lines of progress where there is no terminal
-SHOWN_NOTES = 20  # so many lines with a note are named one by one
+from mt.translate.worker import translated
 
 
 def translate(
@@ -78,6 +74,9 @@ def run_job(translator: Translator, job: Job, console: Console, world: World | N
     if warning := check_model(translator, job):
         console.warn(warning)
     for source, target in plan:
+        if kind_of(job, source) == "parquet":
+            _translate_table(translator, job, Source(str(source), str(target), "parquet"), console)
+            continue
         reader = Reader(source, job.prefix or job.score_ref, job.errors)
         if source is None and sys.stdin.isatty():
             console.say("type a line to translate; end with Ctrl-D")
@@ -94,6 +93,16 @@ def run_job(translator: Translator, job: Job, console: Console, world: World | N
     if job.attention is not None and world.is_main:
         write_attention(translator, shown, job.attention, job.self_attention, job.tag)
         console.say(f"attention of {counted(len(shown), 'line')}: {job.attention}")
+
+
+def _translate_table(translator: Translator, job: Job, source: Source, console: Console) -> None:
+    """Translate a Parquet file, which is written whole: such a job starts anew."""
+    blocks = read_blocks(0, source, job, translator.source_language, _most_lines(translator))
+    write_outputs([source], (translated(translator, job, source, block) for block in blocks), console)
+
+
+def _most_lines(translator: Translator) -> int:
+    return GPU_CHUNK_LINES if translator.settings["device"] == "cuda" else CHUNK_LINES
 
 
 def _write_straight(work: "_Work", target: Path) -> None:
@@ -168,8 +177,7 @@ class _Work:
         first = reader.peek() if self._kind == "tsv" else ""
         self._format = line_format(self._kind, job.field, translator.source_language, results, first)
         at_terminal = source is None and sys.stdin.isatty()
-        on_gpu = translator.settings["device"] == "cuda"
-        self._chunk_lines = 1 if job.unbuffered or at_terminal else GPU_CHUNK_LINES if on_gpu else CHUNK_LINES
+        self._chunk_lines = 1 if job.unbuffered or at_terminal else _most_lines(translator)
         self._total = None if console.quiet else count_lines(source)
         self._to_stdout = target is None
         self._notes = 0

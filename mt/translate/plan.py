@@ -1,11 +1,16 @@
 """What `mt translate` is asked to do; an impossible job is refused before any work."""
 
-from dataclasses import dataclass
+import glob
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mt.console import counted
 from mt.errors import UsageError
 from mt.files import check_target, final_path, is_special
+from mt.remote import has_pattern, is_url, matching
 
 Stream = Path | None  # None stands for stdin or stdout
 
@@ -16,7 +21,7 @@ class Job:
 
     inputs: tuple[Stream, ...] = (None,)
     outputs: tuple[Stream, ...] = (None,)  # one for each input, or a folder for all
-    format: str | None = None  # text, tsv or jsonl; None: by the name of the input
+    format: str | None = None  # text, tsv, jsonl or parquet; None: by the name of the input
     field: str | None = None  # the column or key that holds the text; None: the one named by the source language
     n_best: int = 1
     scores: bool = False
@@ -36,8 +41,8 @@ def plan_job(job: Job, processes: int = 1) -> list[tuple[Stream, Stream]]:
     processes: that are to share them; 0 means as many as the machine has GPUs or cores.
     Raises UsageError where they do not fit, before any work is done.
     """
-    if job.format not in (None, "text", "tsv", "jsonl"):
-        raise UsageError(f"--format {job.format}: choose text, tsv or jsonl")
+    if job.format not in (None, "text", "tsv", "jsonl", "parquet"):
+        raise UsageError(f"--format {job.format}: choose text, tsv, jsonl or parquet")
     if job.errors not in ("strict", "replace"):
         raise UsageError(f"--errors {job.errors}: choose strict or replace")
     if job.prefix is not None and job.score_ref is not None:
@@ -56,15 +61,37 @@ def plan_job(job: Job, processes: int = 1) -> list[tuple[Stream, Stream]]:
         _check_paths(source, target)
         if job.field is not None and kind_of(job, source) == "text":
             raise UsageError(f"--field {job.field}: plain text has no fields; give --format tsv or jsonl where it has")
+        if kind_of(job, source) == "parquet":
+            _check_parquet(job, source, target, processes)
         if processes != 1 and not (_is_file(source) and _is_file(target)):
             raise UsageError("several processes share files, no pipes: give --input and --output")
     return plan
 
 
+def _check_parquet(job: Job, source: Stream, target: Stream, processes: int) -> None:
+    if not (_is_file(source) and _is_file(target)):
+        raise UsageError("Parquet goes from file to file: give --input and --output")
+    if processes != 1:
+        raise UsageError(f"{source}: Parquet files are shared by --cluster, not by --gpus or --processes")
+    for name in ("prefix", "score_ref", "attention"):
+        if getattr(job, name):
+            raise UsageError(f"--{name.replace('_', '-')} is for lines of text, not for Parquet")
+
+
 def kind_of(job: Job, source: Stream) -> str:
-    """The format of an input: text, tsv or jsonl, as asked, else by its name."""
+    """The format of an input: text, tsv, jsonl or parquet, as asked, else by its name."""
     suffixes = [] if source is None else [suffix.lower() for suffix in source.suffixes[-2:]]
-    return job.format or next((kind for kind in ("tsv", "jsonl") if f".{kind}" in suffixes), "text")
+    return job.format or next((kind for kind in ("tsv", "jsonl", "parquet") if f".{kind}" in suffixes), "text")
+
+
+def table_field(field: str | None, language: str, first: str) -> str:
+    """The column of a table that holds the text: its name, or its number from 1; `first` is the table's first line."""
+    return field or (language if language in first.split("\t") else "1")
+
+
+def record_fields(field: str | None, language: str) -> tuple[str, ...]:
+    """The keys under which the text of a record may stand."""
+    return (field,) if field else (language, f"translation.{language}", "source")
 
 
 def _pairs(job: Job) -> list[tuple[Stream, Stream]]:
@@ -96,3 +123,106 @@ def _check_paths(source: Stream, target: Stream) -> None:
         check_target(target)
         if source is not None and target.exists() and target.samefile(source):
             raise UsageError(f"{target}: is the input itself; name another --output")
+
+
+# --- On a cluster ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Where the workers are, how many may be there, and what each of them takes."""
+
+    address: str  # ray: where Ray's own tools find one, else a new one on this machine; or as ray.init takes it
+    fewest: int = 1
+    most: int | None = None  # None: as many as the machines hold
+    resources: Mapping[str, float] = field(default_factory=dict)  # none: a GPU where there are any, else a core
+
+
+@dataclass(frozen=True)
+class Source:
+    """An input of a cluster's job and its output: absolute paths that every machine sees, or URLs."""
+
+    name: str
+    target: str
+    kind: str  # text, tsv, jsonl or parquet
+
+
+def cluster_of(address: str | None, workers: str | None, resources: str | None, processes: int = 1) -> Cluster:
+    """What --cluster, --workers and --resources say; raises UsageError where it makes no sense."""
+    if address is None:
+        raise UsageError("--workers and --resources are for --cluster")
+    if processes != 1:
+        raise UsageError("give --cluster, with --workers, or --gpus: not both")
+    fewest, most = 1, None
+    if workers is not None:
+        if not (found := re.fullmatch(r"([1-9]\d*)(?::([1-9]\d*)?)?", workers)):
+            raise UsageError(f"--workers {workers}: give a number, or the fewest and the most as 1:64")
+        fewest = int(found[1])
+        most = fewest if ":" not in workers else int(found[2]) if found[2] else None
+        if most is not None and most < fewest:
+            raise UsageError(f"--workers {workers}: the fewest come first, as in {most}:{fewest}")
+    taken = dict[str, float]()
+    for item in (resources or "").split(",") if resources else []:
+        if not (match := re.fullmatch(r"([^=\s]+)=(\d+(?:\.\d+)?(?:e\d+)?)", item.strip())):
+            raise UsageError(f"--resources {resources}: give what each worker takes as cpu=2 or gpu=1,memory=8e9")
+        taken[match[1]] = float(match[2])
+    return Cluster(address, fewest, most, taken)
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The inputs of a cluster's job, and the folder of its outputs."""
+
+    files: list[Source]
+    folder: str
+
+
+def plan_cluster(job: Job, inputs: Sequence[str], outputs: Sequence[str]) -> Sources:
+    """The files of a job and their outputs; each input is a path, a URL, or a glob of either.
+
+    Raises UsageError where they do not fit, before any work is done.
+    """
+    if not inputs or len(outputs) != 1:
+        raise UsageError("--cluster needs --input, a file or a glob, and as --output one folder")
+    (output,) = outputs
+    for name in ("prefix", "score_ref", "attention", "unbuffered"):
+        if getattr(job, name):
+            raise UsageError(f"--{name.replace('_', '-')} is not for --cluster: translate that file on one machine")
+    names = [name for given in inputs for name in _files(given)]
+    if not is_url(output) and not Path(output).absolute().parent.is_dir():
+        raise UsageError(f"{output}: there is no folder {Path(output).parent}; make it first")
+    if not is_url(output) and Path(output).exists() and not Path(output).is_dir():
+        raise UsageError(f"{output}: is a file; with --cluster name a folder, in which each input has its output")
+    targets = [inside(output, name.split("?")[0].rsplit("/", 1)[-1]) for name in names]
+    if twice := next((target for target in targets if targets.count(target) > 1), None):
+        raise UsageError(f"{twice}: would be the output of two inputs; translate them into folders of their own")
+    if same := next((target for target in targets if target in names), None):
+        raise UsageError(f"{same}: is an input itself; name another --output")
+    sources = []
+    for name, target in zip(names, targets, strict=True):
+        kind = kind_of(job, Path(target))
+        if job.field is not None and kind == "text":
+            raise UsageError(f"--field {job.field}: {name} is plain text, which has no fields")
+        sources.append(Source(name, target, kind))
+    return Sources(sources, output if is_url(output) else os.path.abspath(output))
+
+
+def _files(given: str) -> list[str]:
+    """The files that are meant, as absolute paths or URLs."""
+    if is_url(given):
+        found = matching(given) if has_pattern(given) else [given]
+    else:
+        is_plain = Path(given).exists() or not glob.has_magic(given)
+        found = [given] if is_plain else sorted(name for name in glob.glob(given) if Path(name).is_file())
+        found = [os.path.abspath(name) for name in found]
+        if is_plain and not Path(given).is_file():
+            problem = "is a folder; name its files, by a glob" if Path(given).is_dir() else "no such file"
+            raise UsageError(f"{given}: {problem}")
+    if not found:
+        raise UsageError(f"{given}: no file matches")
+    return found
+
+
+def inside(folder: str, name: str) -> str:
+    """The path or URL of a file in a folder."""
+    return f"{folder.rstrip('/')}/{name}" if is_url(folder) else os.path.join(os.path.abspath(folder), name)

@@ -3,7 +3,7 @@
 import hashlib
 import io
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -13,6 +13,16 @@ from mt.data.lines import COMPRESSED, opened
 from mt.errors import DataError
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+# Lines translated together: enough to sort into full batches, few enough that a kill costs little.
+CHUNK_LINES, GPU_CHUNK_LINES = 2_000, 8_000
+FIRST_CHUNK_LINES = 250  # so that a job stopped early keeps something
+
+
+def next_size(most: int, done: int) -> int:
+    """How many lines to take next, at most so many, where so many are done."""
+    return min(most, max(FIRST_CHUNK_LINES, done))
 
 
 @dataclass(frozen=True)
@@ -27,11 +37,11 @@ class Chunk:
 class Reader:
     """Reads a file, decompressed by its suffix, or stdin; with it a parallel file, if any.
 
-    Knows how many lines were read, and the SHA-256 of their bytes.
+    source: a path, a URL, or None for stdin. Knows how many lines were read, and the SHA-256 of their bytes.
     errors: "strict" or "replace", for bytes that are not UTF-8. Reading raises DataError when a file cannot be read.
     """
 
-    def __init__(self, source: Path | None, beside: Path | None, errors: str) -> None:
+    def __init__(self, source: Path | str | None, beside: Path | None, errors: str) -> None:
         self.name, self._beside_name, self._errors = str(source or "stdin"), str(beside), errors
         self.done = 0
         self._digest = hashlib.sha256()
@@ -70,22 +80,31 @@ class Reader:
 
     def texts(self, chunk: Chunk) -> list[str]:
         """The lines without their ends; raises DataError for one that is not UTF-8."""
-        return [self._text(line, self.name, number) for number, line in enumerate(chunk.lines, chunk.first)]
+        return decoded(chunk.lines, chunk.first, self.name, self._errors)
 
     def texts_beside(self, chunk: Chunk) -> list[str]:
         """Those of the file beside, likewise."""
-        return [self._text(line, self._beside_name, number) for number, line in enumerate(chunk.beside, chunk.first)]
-
-    def _text(self, line: bytes, name: str, number: int) -> str:
-        try:
-            return line.removesuffix(b"\n").removesuffix(b"\r").decode(errors=self._errors)
-        except UnicodeDecodeError:
-            raise DataError(
-                f"{name}:{number}: not UTF-8 text; convert the file, with iconv for instance, or give --errors replace"
-            ) from None
+        return decoded(chunk.beside, chunk.first, self._beside_name, self._errors)
 
 
-def _file_lines(path: Path) -> Iterator[bytes]:
+def decoded(lines: Sequence[bytes], first: int, name: str, errors: str) -> list[str]:
+    """Lines as text, without their ends; `first` is the number of the first of them.
+
+    errors: "strict" or "replace". Raises DataError naming the file and the line that is not UTF-8.
+    """
+    return [_text(line, f"{name}:{number}", errors) for number, line in enumerate(lines, first)]
+
+
+def _text(line: bytes, where: str, errors: str) -> str:
+    try:
+        return line.removesuffix(b"\n").removesuffix(b"\r").decode(errors=errors)
+    except UnicodeDecodeError:
+        raise DataError(
+            f"{where}: not UTF-8 text; convert the file, with iconv for instance, or give --errors replace"
+        ) from None
+
+
+def _file_lines(path: Path | str) -> Iterator[bytes]:
     with opened(path) as file:
         yield from _lines(io.BufferedReader(file))
 

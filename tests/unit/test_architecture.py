@@ -36,6 +36,7 @@ DOORS = {
     "sentencepiece": "mt.data.tokenizer",
     "datasets": "mt.data.arrow",
     "fsspec": "mt.remote",
+    "ray": "mt.translate.cluster",
     "aiohttp": "mt.remote",
     "safetensors": "mt.checkpoint",
     "sacrebleu": "mt.evaluate",

@@ -1,0 +1,289 @@
+"""`mt translate --cluster`: many files translated by the workers of a Ray cluster, which may come, go and die."""
+
+import fcntl
+import json
+import logging
+import os
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from mt.console import Console, counted
+from mt.data.lines import opened
+from mt.device import DECODING_SPINS, share_cores
+from mt.errors import DataError, MtError, UsageError
+from mt.files import writing
+from mt.remote import is_url, stamp, upload
+from mt.translate.blocks import Block, Translated, read_blocks, write_outputs
+from mt.translate.plan import Cluster, Job, Source, Sources, inside
+
+READERS = 8  # files that are read at the same time
+RECORD = ".translate.json"  # in the folder of outputs: the settings that they are made with
+
+
+class ClusterError(MtError):
+    """The cluster is gone, or cannot do what is asked."""
+
+
+@dataclass(frozen=True)
+class Opening:
+    """How a model is opened, and the fingerprint of what was found where the job began."""
+
+    checkpoints: tuple[Path, ...]
+    device: str
+    average: int | None
+    decode: Mapping[str, object]
+    weights: str = ""
+
+
+def translate_on_cluster(cluster: Cluster, sources: Sources, job: Job, opening: Opening, quiet: bool = False) -> None:
+    """Translate each source into its output in the folder, in order; outputs that are there already stay.
+
+    Raises UsageError when Ray is not installed, the cluster cannot be reached or the outputs were made otherwise,
+    DataError naming the file and row that cannot be read, Interrupted after a Ctrl-C, ClusterError when the cluster is
+    lost, and what Translator raises.
+    """
+    _import_ray()
+    console = Console(quiet)
+    opening, language, settings = _checked(opening, job, console)
+    with _claimed(sources.folder, settings) as is_new:
+        done = [source for source in sources.files if _exists(source.target)]
+        if done and is_new:
+            raise UsageError(f"{done[0].target}: is there, but no job with --cluster made it; name another --output")
+        if done:
+            console.say(f"{counted(len(done), 'file')} of {len(sources.files):,} translated before")
+        if left := [source for source in sources.files if source not in done]:
+            with _connected(cluster.address):
+                blocks = _translated(cluster, left, job, opening, language)
+                write_outputs(left, blocks, console)
+
+
+def _checked(opening: Opening, job: Job, console: Console) -> tuple[Opening, str, dict[str, object]]:
+    """The opening with absolute paths and a fingerprint, the source language, and all that decides the outputs.
+
+    The model is opened here once, so that a mistake is found before any work.
+    """
+    from mt.run_folder import choose_checkpoint
+    from mt.translate.chunks import check_model
+    from mt.translate.translator import Translator
+
+    paths = opening.checkpoints
+    if opening.average is None:  # a run that is training may have a better checkpoint when the next worker starts
+        paths = tuple(choose_checkpoint(path).path for path in paths)
+    translator = Translator(*paths, device="cpu", average=opening.average, decode=opening.decode)
+    console.say(f"model: {translator.name}")
+    if warning := check_model(translator, job):
+        console.warn(warning)
+    asked = {
+        name: getattr(job, name) for name in ("format", "field", "tag", "n_best", "scores", "alignments", "errors")
+    }
+    settings = {**translator.settings, **asked, "device": opening.device}
+    del settings["batch_tokens"]  # each device has its own
+    found = Opening(
+        tuple(path.absolute() for path in paths),
+        opening.device,
+        opening.average,
+        opening.decode,
+        translator.fingerprint,
+    )
+    return found, translator.source_language, settings
+
+
+# --- The folder of outputs -----------------------------------------------------------------------------------------
+
+
+def _exists(name: str) -> bool:
+    return stamp(name) is not None if is_url(name) else Path(name).exists()
+
+
+@contextmanager
+def _claimed(folder: str, settings: Mapping[str, object]) -> Iterator[bool]:
+    """Be the only job that writes to a folder, where it is on a disk; yields whether no job has written there before.
+
+    Raises UsageError when another one writes there, or wrote there with other settings.
+    """
+    record, now = inside(folder, RECORD), json.dumps(dict(settings), indent=1, sort_keys=True)
+    if is_url(folder):
+        before = ""
+        if _exists(record):
+            with opened(record) as remote:
+                before = remote.read().decode()
+        _refuse_others(record, before, now)
+        if not before:
+            upload(now.encode(), record)
+        yield not before
+        return
+    with writing(Path(record)):
+        Path(folder).mkdir(exist_ok=True)
+    with _locked(Path(record)) as file:
+        file.seek(0)
+        before = file.read()
+        _refuse_others(record, before, now)
+        if not before:
+            with writing(Path(record)):
+                file.write(now)
+                file.flush()
+        yield not before
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[IO[str]]:
+    with writing(path):
+        file = path.open("a+", encoding="utf-8")
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(f"{path.parent}: another job is writing there") from None
+        except OSError:
+            pass  # a file system without locks
+        yield file
+
+
+def _refuse_others(record: str, before: str, now: str) -> None:
+    try:
+        old, new = json.loads(before or now), json.loads(now)
+    except ValueError:
+        raise UsageError(
+            f"{record}: is damaged; name another --output, or remove it and the outputs beside it"
+        ) from None
+    if changed := sorted(key for key in {**old, **new} if old.get(key) != new.get(key)):
+        raise UsageError(
+            f"{record}: outputs beside it were made with other settings ({', '.join(changed)} differ): "
+            "give those again to go on, or name another --output"
+        )
+
+
+# --- Ray -----------------------------------------------------------------------------------------------------------
+
+
+def _import_ray() -> Any:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # of a Ray that is started here
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # of this process, not of a cluster that is there
+    try:
+        import ray.data
+    except ImportError:
+        raise UsageError("--cluster needs Ray: pip install 'mt[ray]'") from None
+    return ray
+
+
+@contextmanager
+def _connected(address: str) -> Iterator[None]:
+    """A connection to the cluster; without one a Ray of its own on this machine, which ends with the job."""
+    ray, on_sigterm = _import_ray(), signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(
+            None if address == "ray" else address,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        raise UsageError(f"--cluster {address}: {str(error).strip().splitlines()[0]}") from None
+    try:
+        signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put its own there, which ends without a word
+        yield
+    except ray.exceptions.RaySystemError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ClusterError(f"lost the cluster ({reason}); the same command goes on with the files left") from None
+    finally:
+        ray.shutdown()
+
+
+def _translated(
+    cluster: Cluster, sources: Sequence[Source], job: Job, opening: Opening, language: str
+) -> Iterator[Translated]:
+    """What the blocks of the files become, in order."""
+    from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy, from_items
+
+    resources = _resources(cluster, opening.device)
+    has_gpu = resources.get("gpu", 0) > 0
+    if opening.device == "cuda" and not has_gpu:
+        raise UsageError(
+            "--device cuda: the cluster shows no GPU; give --resources gpu=1 if it starts machines with some"
+        )
+    context = DataContext.get_current()
+    context.enable_progress_bars = context.print_on_execution_start = False
+    context.execution_options.preserve_order = True
+    context.target_max_block_size = 1  # byte, so that Ray hands on each block as it comes
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    files = from_items([{"file": number} for number in range(len(sources))], override_num_blocks=len(sources))
+    blocks = files.map_batches(
+        _read,
+        batch_size=1,
+        batch_format="pyarrow",
+        fn_kwargs={"sources": sources, "job": job, "language": language, "on_gpu": has_gpu},
+        compute=TaskPoolStrategy(min(READERS, len(sources))),
+        num_cpus=0,  # else workers that take all cores would wait for blocks for ever
+    )
+    translated = blocks.map_batches(
+        _Worker,
+        batch_size=1,
+        batch_format="pyarrow",
+        fn_constructor_kwargs={"sources": sources, "job": job, "opening": opening, "on_gpu": has_gpu},
+        compute=ActorPoolStrategy(min_size=cluster.fewest, max_size=cluster.most),
+        num_cpus=resources.pop("cpu", 0.0 if has_gpu else 1.0),
+        num_gpus=resources.pop("gpu", 0.0),
+        memory=resources.pop("memory", None),
+        resources=resources or None,
+    )
+    for table in translated.iter_batches(batch_size=None, batch_format="pyarrow"):
+        for row in table.to_pylist():
+            yield Translated(**row)
+
+
+def _resources(cluster: Cluster, device: str) -> dict[str, float]:
+    """What each worker takes."""
+    import ray
+
+    if cluster.resources:
+        return dict(cluster.resources)
+    return {"gpu": 1.0} if device in ("auto", "cuda") and ray.cluster_resources().get("GPU") else {"cpu": 1.0}
+
+
+def _read(batch: Any, sources: Sequence[Source], job: Job, language: str, on_gpu: bool) -> Iterator[Any]:
+    """The blocks of a file, each as the one row of a table; runs on any machine."""
+    from mt.translate.reading import CHUNK_LINES, GPU_CHUNK_LINES
+
+    (file,) = batch.column("file").to_pylist()
+    for block in read_blocks(file, sources[file], job, language, GPU_CHUNK_LINES if on_gpu else CHUNK_LINES):
+        yield _row(block)
+
+
+class _Worker:
+    """A model on one of the machines; what goes wrong in opening it is said by the first block."""
+
+    def __init__(self, sources: Sequence[Source], job: Job, opening: Opening, on_gpu: bool) -> None:
+        self._sources, self._job, self._error = sources, job, ""
+        share_cores(DECODING_SPINS)
+        from mt.translate.translator import Translator
+
+        device = opening.device if on_gpu else "cpu"
+        try:
+            self._translator = Translator(
+                *opening.checkpoints, device=device, average=opening.average, decode=opening.decode
+            )
+            if self._translator.fingerprint != opening.weights:
+                raise DataError(f"{opening.checkpoints[0]}: has other weights here than where the job began")
+        except MtError as error:
+            import ray
+
+            self._error = f"machine {ray.util.get_node_ip_address()}: {error}"
+
+    def __call__(self, batch: Any) -> Any:
+        from mt.translate.worker import translated
+
+        (block,) = (Block(**row) for row in batch.to_pylist())
+        if self._error:
+            return _row(Translated(block.file, 0, b"", [], self._error))
+        return _row(translated(self._translator, self._job, self._sources[block.file], block))
+
+
+def _row(block: Block | Translated) -> Any:
+    import pyarrow
+
+    types = {"data": pyarrow.large_binary(), "notes": pyarrow.list_(pyarrow.string())}
+    return pyarrow.table({key: pyarrow.array([value], types.get(key)) for key, value in asdict(block).items()})
