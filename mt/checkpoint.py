@@ -25,13 +25,14 @@ from mt.config_file import dump_config, parse_config
 from mt.console import counted
 from mt.data.vocabulary import TOKENIZER_FILES
 from mt.errors import CheckpointError
-from mt.files import Bytes, rename, sync_folder, write_through, writing
+from mt.files import Bytes, rename, sync_folder, write_through, write_whole, writing
 
 FORMAT = 1
 AVERAGED = "averaged"  # the name of the checkpoint that averages the last ones at the end of training
 SCALE = ".int8_scale"  # after the name of a weight in 8 bits: what 1 stands for in each of its rows, [rows, 1]
 _STEP = re.compile(r"step-(\d{8})")
 _STOP = re.compile(r"stop-(\d{8})")
+_WHOLE = {torch.int8: "I8", torch.int32: "I32"}  # types that safetensors keep as they are, by its names
 
 _Parts = Sequence[Bytes]  # of a file, in order
 
@@ -195,17 +196,17 @@ def _json(value: Mapping[str, Any]) -> bytes:
 
 
 def safetensors_parts(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> Sequence[Bytes]:
-    """Tensors as a file of safetensors in float32 or int8, whose own writer would block the other threads.
+    """Tensors as a file of safetensors in float32, int8 or int32, whose own writer would block the other threads.
 
     The length of the header in 8 bytes, the header in JSON, then the tensors' own memory, which is not copied.
     """
     header: dict[str, Any] = {} if metadata is None else {"__metadata__": metadata}
     data, end = [], 0
     for name, tensor in tensors.items():
-        is_int8 = tensor.dtype == torch.int8
-        flat = tensor.detach().to("cpu", torch.int8 if is_int8 else torch.float32).flatten()
+        kind = tensor.dtype if tensor.dtype in _WHOLE else torch.float32
+        flat = tensor.detach().to("cpu", kind).flatten()
         start, end = end, end + flat.nbytes
-        header[name] = {"dtype": "I8" if is_int8 else "F32", "shape": list(tensor.shape), "data_offsets": [start, end]}
+        header[name] = {"dtype": _WHOLE.get(kind, "F32"), "shape": list(tensor.shape), "data_offsets": [start, end]}
         data.append(flat.numpy().data.cast("B"))
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)  # so that the tensors begin at a multiple of 8 bytes
@@ -220,6 +221,30 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
     except SafetensorError as error:
         raise CheckpointError(f"{path}: is no whole safetensors file ({error})") from None
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> None:
+    """Write a file of safetensors with its own hash in it, whole or not at all. Raises WriteError."""
+    _, _, *data = safetensors_parts(tensors)
+    write_whole(path, b"".join(safetensors_parts(tensors, {**about, "sha256": _digest(data)})))
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """What `write_tensors` wrote: the tensors, and what is said about them, the hash too.
+
+    Raises CheckpointError where the file cannot be read or is damaged.
+    """
+    try:
+        content = path.read_bytes()
+        end = 8 + int.from_bytes(content[:8], "little")
+        about = dict(json.loads(content[8:end])["__metadata__"])
+        if about["sha256"] == _digest([content[end:]]):
+            return load_tensors(content), about
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, SafetensorError):
+        pass
+    raise CheckpointError(f"{path}: damaged, or not a file of mt; make it again")
 
 
 def _digest(parts: _Parts) -> str:

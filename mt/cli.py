@@ -362,6 +362,21 @@ def export(
     export_model(ckpt, to, output, quantization, average, Console(quiet))
 
 
+@command
+def shortlist(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run whose prepared data are there.")],
+    best: Annotated[int, option("N", "Target pieces for each source piece.", minimum=1)] = 50,
+    frequent: Annotated[int, option("N", "Most frequent target pieces, for every source.", minimum=0)] = 200,
+    all_pairs: Annotated[bool, flag("Learn from all training pairs, not from a sample.", "--all")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """List the pieces that translate each source piece, for decode.shortlist=yes."""
+    from mt.console import Console
+    from mt.translate.shortlist import make_shortlist
+
+    make_shortlist(run, best, frequent, all_pairs, Console(quiet))
+
+
 @app.command("import", short_help="Make a run of a Hugging Face Marian folder, such as a model of OPUS-MT.")
 def import_(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="With config.json, model.safetensors, source.spm, ...")],

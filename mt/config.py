@@ -202,6 +202,7 @@ class DecodeConfig(Section):
     max_source: Noted[int] = Field(256, ge=1)  # pieces
     batch_tokens: Free[int] = Field(0, ge=0)  # source pieces decoded together; 0: 32,000 on a GPU, 4,096 elsewhere
     precision: Free[Literal["float32", "bfloat16", "int8"]] = "float32"  # of weights and products; int8 on a CPU
+    shortlist: Free[str] = "no"  # only pieces that a source can need: yes (as mt shortlist wrote), or a file
     alignment_layer: Free[int] = Field(0, ge=0)  # decoder layer that alignments are read from; 0: the one measured best
 
     @model_validator(mode="after")

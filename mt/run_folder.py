@@ -81,6 +81,13 @@ class Choice:
         return f"{self.path} ({self.reason})" if self.reason else str(self.path)
 
 
+def folder_of(path: Path) -> Path:
+    """The run that a path means or a checkpoint of which it means; a checkpoint outside of any run is its own."""
+    if path.parent.name == "checkpoints":
+        return path.parent.parent
+    return path.parent if (path.parent / "checkpoints").is_dir() and not path.exists() else path
+
+
 def find_checkpoint(path: Path) -> Path:
     """The checkpoint that a path stands for; as `choose_checkpoint`, without the reason."""
     return choose_checkpoint(path).path

@@ -1,6 +1,6 @@
 """Models that only decode: their weights in another type, and laid out as a CPU's matrix kernels want them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 
 import torch
@@ -13,23 +13,52 @@ from mt.model.transformer import Transformer
 
 ROWS = 64  # of a usual product, for which oneDNN chooses a layout; it serves any number
 
+Layer = Callable[[Tensor], Tensor]
+Whole = tuple[Tensor, Tensor]  # weights in 8 bits, and what 1 stands for in each of their rows
+
 
 def inference_model(model: Transformer, precision: torch.dtype) -> Transformer:
     """Make a model decode as quickly as its device can, in `precision`; it no longer learns.
 
     precision: with int8, embeddings and linear layers are in 8 bits, and all else in float32, see `Int8Linear`.
-    The model itself is changed and returned, so that no weight but the embedding is in memory twice.
+    The model itself is changed and returned, so that no weight but those of embedding and output is in memory twice.
     """
-    if precision == torch.int8 and not largest_exact_weight():
-        precision = torch.float32
-    model = model.to(torch.float32 if precision == torch.int8 else precision)
+    if precision == torch.int8 and largest_exact_weight():
+        return int8_model(model.float(), {})
+    precision = torch.float32 if precision == torch.int8 else precision
+    model = model.to(precision)
     # With gradients to come, oneDNN would take kernels for bfloat16 that are a thousand times slower.
     model.requires_grad_(False)
-    for module in list(model.modules()):
-        for name, child in list(module.named_children()):
-            if (quick := _quick(child, precision, model.device)) is not None:
-                setattr(module, name, quick)
+    packs = _can_pack(precision, model.device)
+    for name, child in list(model.named_modules()):
+        if isinstance(child, nn.Linear | TiedOutput) and (packs or name == "output"):
+            _put(model, name, PackedLinear if packs else _plain_linear, child.weight, child.bias)
     return model.eval()
+
+
+def int8_model(model: Transformer, stored: Mapping[str, Whole]) -> Transformer:
+    """The same with embeddings and linear layers in 8 bits: those stored, by name of the weight, else the model's own.
+
+    Where all are stored, the model's own need no memory (they may be on "meta").
+    """
+    model.requires_grad_(False)
+    wholes = dict(stored)
+    for name, child in list(model.named_modules()):
+        if isinstance(child, nn.Embedding | nn.Linear | TiedOutput):
+            key = "embedding.weight" if isinstance(child, TiedOutput) else f"{name}.weight"
+            if key not in wholes:
+                wholes[key] = quantised(child.weight)
+            if isinstance(child, nn.Embedding):
+                _put(model, name, Int8Embedding, *wholes[key])
+            else:
+                _put(model, name, Int8Linear, *wholes[key], child.bias)
+    return model.eval()
+
+
+def _put(model: Transformer, name: str, kind: Callable[..., Layer], *parts: Tensor | None) -> None:
+    """Put a quicker layer in the place of one."""
+    above, _, own = name.rpartition(".")
+    setattr(model.get_submodule(above), own, Output(kind, *parts) if name == "output" else kind(*parts))
 
 
 def decoding_warning(precision: str, device: torch.device) -> str:
@@ -39,15 +68,29 @@ def decoding_warning(precision: str, device: torch.device) -> str:
     return warning_of(precision, device)
 
 
-def _quick(child: nn.Module, precision: torch.dtype, device: torch.device) -> nn.Module | None:
-    """What decodes in place of a part of a model; None for a part that stays as it is."""
-    if precision == torch.int8 and isinstance(child, nn.Embedding):
-        return Int8Embedding(*quantised(child.weight))
-    if not isinstance(child, nn.Linear | TiedOutput):
-        return None
-    if precision == torch.int8:
-        return Int8Linear(*quantised(child.weight), child.bias)
-    return PackedLinear(child.weight, child.bias) if _can_pack(precision, device) else None
+class Output(nn.Module):
+    """The output layer, also for some of the pieces: what it is made of is kept for that."""
+
+    def __init__(self, kind: Callable[..., Layer], *parts: Tensor | None) -> None:
+        super().__init__()
+        self._kind, self._parts = kind, parts
+        self._whole = kind(*parts)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._whole(x)
+
+    def part(self, pieces_U: Tensor) -> Layer:
+        return self._kind(*(None if part is None else part[pieces_U] for part in self._parts))
+
+
+def part_of_output(model: Transformer, pieces_U: Tensor) -> Layer:
+    """The output layer of an `inference_model` for the logits of these pieces alone, in this order."""
+    assert isinstance(model.output, Output)
+    return model.output.part(pieces_U)
+
+
+def _plain_linear(weight: Tensor, bias: Tensor | None) -> Layer:
+    return lambda x: F.linear(x, weight, bias)
 
 
 def _can_pack(precision: torch.dtype, device: torch.device) -> bool:
@@ -110,7 +153,9 @@ class Int8Linear(nn.Module):
     def __init__(self, weight_OD: Tensor, scale_O1: Tensor, bias: Tensor | None) -> None:
         super().__init__()
         if (largest := largest_exact_weight()) < LARGEST:
-            weight_OD = (weight_OD * (largest / LARGEST)).round_().to(torch.int8)
+            # Rounded in 16 bits, so that no matrix is in float32; none of these numbers lies between two whole ones.
+            twice_OD = weight_OD.short() * (2 * largest) + LARGEST
+            weight_OD = twice_OD.div_(2 * LARGEST, rounding_mode="floor").to(torch.int8)
             scale_O1 = scale_O1 * (LARGEST / largest)
         self._bias = None if bias is None else bias.detach()
         kind = _PlainInt8 if weight_OD.numel() <= PLAIN else _PackedInt8

@@ -149,10 +149,13 @@ class Transformer(nn.Module):
             x_ND = self.decoder_norm(x_ND)
         return x_ND[: layout.pieces]
 
-    def step(self, ids_BW: Tensor, memory: Memory, cache: Cache) -> Tensor:
+    def step(
+        self, ids_BW: Tensor, memory: Memory, cache: Cache, output: Callable[[Tensor], Tensor] | None = None
+    ) -> Tensor:
         """Run the decoder stack for the next position of W hypotheses a sentence; returns logits_BWV.
 
         The hypotheses stand where positions do, so what their sentence has is never copied for each.
+        output: another output layer than the model's, such as some of its rows.
         """
         position_1 = torch.full((1,), cache.length, device=ids_BW.device)  # from a list, it would wait for a GPU
         layout = whole_layout(*ids_BW.shape)
@@ -164,7 +167,7 @@ class Transformer(nn.Module):
         x_ND = self._run_stack(self.decoder_recurrence, x_ND, layout, applications, position=position)
         if self.decoder_norm is not None:
             x_ND = self.decoder_norm(x_ND)
-        logits_NV: Tensor = self.output(x_ND)
+        logits_NV: Tensor = (output or self.output)(x_ND)
         cache.advance()
         return logits_NV.view(*ids_BW.shape, -1)
 

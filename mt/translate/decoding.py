@@ -12,8 +12,10 @@ from torch.nn import functional as F
 from mt.data.tokenizer import BOS, EOS, PAD, UNK
 from mt.device import down_to_kernel_size, up_to_kernel_size
 from mt.model.attention import Memory
+from mt.model.inference import part_of_output
 from mt.model.teacher_forcing import make_batch, target_log_probabilities
 from mt.model.transformer import Transformer
+from mt.translate.shortlist import Lists
 
 NEVER = (PAD, BOS, UNK)  # pieces that no output contains
 
@@ -29,11 +31,17 @@ class Decoding:
     """Each model's memory of the sources and its cache, in the middle of a search.
 
     The sources come on the CPU. Several models form an ensemble, which uses the mean of their probabilities.
+    lists: where given, pieces are numbered by their places in them, and others are not computed; the models are those
+    of `inference_model`.
     """
 
     @torch.inference_mode()
-    def __init__(self, models: Sequence[Transformer], source_BS: Tensor, width: int) -> None:
+    def __init__(
+        self, models: Sequence[Transformer], source_BS: Tensor, width: int, lists: Lists | None = None
+    ) -> None:
         self.models = models
+        self._lists = lists
+        self._outputs = [None if lists is None else part_of_output(model, lists.pieces_U) for model in models]
         places_N = (source_BS != PAD).flatten().nonzero()[:, 0]  # looked for here, on the CPU, where nobody waits
         source_BS, places_N = source_BS.to(models[0].device), places_N.to(models[0].device)
         self.memories = [_laid_out(model.encode(source_BS, places_N)) for model in models]
@@ -64,11 +72,17 @@ class Decoding:
             self.memories = [memory.select(staying) for memory in self.memories]
             for cache in self.caches:
                 cache.keep(staying)
+            if self._lists is not None:
+                self._lists = self._lists.select(staying)
         return staying
 
     def _logits(self, ids_BW: Tensor) -> list[Tensor]:
-        parts = zip(self.models, self.memories, self.caches, strict=True)
-        return [model.step(ids_BW, memory, cache) for model, memory, cache in parts]
+        lists = self._lists
+        pieces_BW = ids_BW if lists is None else lists.pieces_BL.gather(1, ids_BW)
+        parts = zip(self.models, self.memories, self.caches, self._outputs, strict=True)
+        logits = [model.step(pieces_BW, memory, cache, output) for model, memory, cache, output in parts]
+        possible = [_without_never(of_model) for of_model in logits]
+        return possible if lists is None else [lists.own(logits_BWU) for logits_BWU in possible]
 
 
 class GreedyDecoding(Decoding):
@@ -76,7 +90,7 @@ class GreedyDecoding(Decoding):
 
     def step(self, ids_BW: Tensor) -> Tensor:
         logits = self._logits(ids_BW)
-        return _without_never(logits[0]) if len(logits) == 1 else log_probabilities(logits)
+        return logits[0] if len(logits) == 1 else log_probabilities(logits)
 
 
 def _laid_out(memory: Memory) -> Memory:
@@ -86,9 +100,9 @@ def _laid_out(memory: Memory) -> Memory:
 
 
 def log_probabilities(logits: Sequence[Tensor]) -> Tensor:
-    """The logarithm of the mean of the models' probabilities, in float32; the pieces NEVER have probability 0."""
+    """The logarithm of the mean of the models' probabilities, in float32."""
     # The type is given here, as a GPU then needs no copy of its bfloat16 logits in float32.
-    exact = [_without_never(model_logits).log_softmax(dim=-1, dtype=torch.float32) for model_logits in logits]
+    exact = [model_logits.log_softmax(dim=-1, dtype=torch.float32) for model_logits in logits]
     return mean_probability(exact)
 
 
@@ -98,6 +112,7 @@ def mean_probability(logps: Sequence[Tensor]) -> Tensor:
 
 
 def _without_never(logits: Tensor) -> Tensor:
+    """The logits, those of NEVER at minus infinity; in a list these have the same numbers."""
     for piece in NEVER:
         logits[..., piece].fill_(float("-inf"))  # to assign a number would take a GPU twice as many kernels
     return logits

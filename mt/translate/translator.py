@@ -40,6 +40,7 @@ from mt.translate.opening import (
 from mt.translate.sampling import Sampling, sample_search
 from mt.translate.search import Bounds, Hypothesis, greedy_search
 from mt.translate.segments import Segment, Tag, checked_lines, segments_of, tag_ids
+from mt.translate.shortlist import Lists, Shortlist, open_shortlist
 
 Advance = Callable[[int], None]
 LOST = f"{UNPROTECTED}, as the numbered symbols did not come out as they went in"
@@ -79,6 +80,8 @@ class Translator:
     Raises CheckpointError when there is no whole checkpoint, UsageError for impossible settings.
     """
 
+    shortlist: Shortlist | None
+
     def __init__(
         self,
         *path: str | Path,
@@ -108,6 +111,9 @@ class Translator:
             raise UsageError(f"decode.alignment_layer {self.decode.alignment_layer}: the decoder has {layers} layers")
         self.name = " + ".join(names)
         self.fingerprint = fingerprint_of([one for checkpoints in averaged for one in checkpoints])
+        self.shortlist = open_shortlist(self.decode.shortlist, Path(path[0]), self.tokenizers)
+        if self.shortlist is not None:
+            self.fingerprint += f" with shortlist {self.shortlist.sha256}"
 
     @classmethod
     def of(
@@ -118,6 +124,7 @@ class Translator:
         self.models, self.tokenizers = list(models), tokenizers
         self.decode = fitted(decode, self.longest, self._device)
         self.encoder = self._encoder(protect)
+        self.shortlist = None
         self.name = self.fingerprint = self.source_language = self.target_language = ""
         self.needs_tag = False
         self._measured_layer = None
@@ -270,13 +277,23 @@ class Translator:
         return [found for part in parts for found in self._search_in_memory(part, count, scored)]
 
     def _search(self, segments: list[Segment], count: int, scored: bool) -> list[list[Hypothesis]]:
-        decode, bounds = self.decode, self._bounds(segments)
+        if self.shortlist is None:
+            return self._found_among(None, segments, count, scored)
+        sources, prefixes = zip(*((segment.ids, segment.prefix) for segment in segments), strict=True)
+        lists = self.shortlist.lists(sources, prefixes, self._device)
+        return lists.in_pieces(self._found_among(lists, segments, count, scored))
+
+    def _found_among(
+        self, lists: Lists | None, segments: list[Segment], count: int, scored: bool
+    ) -> list[list[Hypothesis]]:
+        """What is found for segments among the pieces of their lists, numbered as these; None: among all pieces."""
+        decode, bounds = self.decode, self._bounds(segments, lists)
         multiple = SCORED_MULTIPLE if scored else INT8_MULTIPLE if decode.precision == "int8" else 1
         source_BS = pad_sources([segment.ids for segment in segments], multiple)
         if decode.beam == 1 and not decode.sample and not scored:
-            found = greedy_search(GreedyDecoding(self.models, source_BS, 1), bounds)
+            found = greedy_search(GreedyDecoding(self.models, source_BS, 1, lists), bounds)
             return [[Hypothesis(ids, math.nan, math.nan)] for ids in found]
-        decoding = Decoding(self.models, source_BS, count if decode.sample else decode.beam)
+        decoding = Decoding(self.models, source_BS, count if decode.sample else decode.beam, lists)
         if decode.sample:
             seeds = [(decode.seed, segment.line, segment.part) for segment in segments]
             sampling = Sampling(decode.temperature, decode.top_k, decode.top_p)
@@ -308,7 +325,7 @@ class Translator:
                 found.setdefault(key, translation)
         return list(found.values())
 
-    def _bounds(self, segments: list[Segment]) -> Bounds:
+    def _bounds(self, segments: list[Segment], lists: Lists | None) -> Bounds:
         decode = self.decode
         most = decode.max_length or sys.maxsize
         # A prefix or a minimum length may exceed the maximum.
@@ -318,7 +335,11 @@ class Translator:
         ]
         has_prefix = any(segment.prefix for segment in segments)
         prefix_BP = pad([segment.prefix for segment in segments], -1).to(self._device) if has_prefix else None
-        return Bounds(BOS, EOS, longest, decode.min_length, prefix_BP, self._device, self._never(segments))
+        never_BV = self._never(segments)
+        if lists is not None:
+            prefix_BP = None if prefix_BP is None else lists.numbered(prefix_BP)
+            never_BV = None if never_BV is None else never_BV.gather(1, lists.pieces_BL)
+        return Bounds(BOS, EOS, longest, decode.min_length, prefix_BP, self._device, never_BV)
 
     def _never(self, segments: list[Segment]) -> torch.Tensor | None:
         """The symbols that are not in the source, which no output contains."""

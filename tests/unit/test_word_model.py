@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from mt.data import word_model
 from mt.data.corpus import Corpus, Sentences
 from mt.data.word_model import estimate_word_model
 
@@ -42,3 +43,16 @@ def test_a_pair_without_pieces_takes_no_part() -> None:
 def test_documents_alone_teach_no_words() -> None:
     pieces = Sentences.from_lists([list(range(10, 90))])
     assert not estimate_word_model(Corpus(pieces, pieces)).probabilities(np.array([10, 11]), np.array([10])).any()
+
+
+def test_the_best_targets_of_each_source_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However the pairs are cut into chunks."""
+    whole = estimate_word_model(corpus(600))
+    best_SC = whole.best(40, 3, filler=0)
+    assert best_SC[10:, 0].tolist() == list(range(110, 140))
+    assert not best_SC[:10].any()
+    assert whole.without(np.arange(110, 120)).best(40, 1, filler=0)[:22, 0].tolist()[20:] == [120, 121]
+    monkeypatch.setattr(word_model, "CHUNK_CELLS", 100)
+    cut = estimate_word_model(corpus(600))
+    assert np.array_equal(cut.code_N, whole.code_N)
+    assert cut.probability_N == pytest.approx(whole.probability_N)
