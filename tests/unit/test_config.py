@@ -313,6 +313,7 @@ OTHERS: dict[str, str] = {
     "decode.top_p": "0.5",
     "decode.long_lines": "cut",
     "decode.precision": "bfloat16",
+    "decode.shortlist": "yes",
 }
 
 
