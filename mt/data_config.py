@@ -193,6 +193,7 @@ class DataConfig(Section):
     tokenizer_sample: Recipe[int] = Field(2_000_000, ge=1)  # sentences a subword model is trained on; bounds memory
     symbols: Recipe[Symbols] = ()  # pieces that are never cut and that no text makes, such as tags for later
     protect: Recipe[Patterns] = ()  # url, email, markup, placeholder, number, regular expressions: put back as they are
+    processes: Free[int] = Field(0, ge=0)  # that prepare a large corpus; 0: as many as cores; the result is the same
     clean: CleanConfig = CleanConfig()
 
     @model_validator(mode="before")

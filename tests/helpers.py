@@ -102,9 +102,11 @@ def started(config: Config, init_from: Path | None = None, world: World = ALONE)
 
 def prepared_in_memory(corpus: Corpus, tokenizers: Tokenizers, inputs_N: Sequence[int] = ()) -> Prepared:
     """A training corpus as if it lay in a folder; inputs_N: the entry of data.train that each pair was read from."""
-    places = [(index, line) for line, index in enumerate(inputs_N or [0] * len(corpus), 1)]
+    inputs_N = inputs_N or [0] * len(corpus)
+    places = [(index, line) for line, index in enumerate(inputs_N, 1)]
     origins = np.array(places, dtype=ORIGIN)
-    return Prepared(Path(), tokenizers, corpus, origins, valid={}, manifest={}, fingerprint="", lock=io.BytesIO())
+    manifest: dict[str, Any] = {"sources": {"train": [{} for _ in range(max(inputs_N) + 1)]}}
+    return Prepared(Path(), tokenizers, corpus, origins, valid={}, manifest=manifest, fingerprint="", lock=io.BytesIO())
 
 
 def first_batches(corpus: Corpus, config: Config, epoch: int = 0) -> list[Rows]:

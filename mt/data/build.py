@@ -1,11 +1,10 @@
 """The stages of preparing: read and clean, learn the pieces, encode; each streams, so a corpus of any size fits."""
 
-import os
 import shutil
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice, starmap
+from functools import partial
+from itertools import groupby, islice
 from pathlib import Path
 from typing import IO
 
@@ -13,21 +12,41 @@ import numpy as np
 
 from mt.config import Config
 from mt.console import Console, counted
-from mt.data.clean import Drops, SeenPairs, length_problems, text_problems, valid_unicode
-from mt.data.corpus import ORIGIN, Integers, corpus_writer, write_origins
+from mt.data.clean import valid_unicode
+from mt.data.corpus import corpus_writer
+from mt.data.duplicates import mark_repeated, repeated_path
 from mt.data.encoding import PairEncoder
 from mt.data.lines import refuse_giant
-from mt.data.pairs import BLOCK, Pairs
+from mt.data.pairs import Pairs
 from mt.data.prepared import read_text
-from mt.data.protect import Protection
+from mt.data.processes import Workers
+from mt.data.shards import (
+    TEXT,
+    CleanBlock,
+    Encoding,
+    Record,
+    TextShard,
+    begin,
+    clean_block,
+    encode_shard,
+    finished,
+    numbered_pairs,
+    part_of,
+    sample_blocks,
+    text_place,
+    whole_sample,
+    write_text,
+)
 from mt.data.sources import read_pairs
 from mt.data.tokenizer import Tokenizer, train_tokenizer
 from mt.data.vocabulary import Tokenizers
 from mt.data_config import Input, name_of
 from mt.errors import DataError
+from mt.files import read_json, write_whole
 
 SOURCE, TARGET = 0, 1  # sides of a pair
-ROW_BYTES = 40  # memory of a training pair: offsets and lengths of both sides, and its origin
+ROW_BYTES = 22  # of a training pair on disk, beside its ids: offsets of both sides, and its origin
+ALONE = 10  # blocks cleaned before other processes are started, as small texts are done by then
 
 
 @dataclass
@@ -61,99 +80,108 @@ class Reading:
             console.warn(f"{self.name}: {fields} with a line feed, which became a space")
 
 
-@dataclass(frozen=True)
-class CleanText:
-    """The usable pairs of one training entry in a scratch file, three lines each: line number, source, target."""
-
-    entry: Input
-    path: Path
-    reading: Reading
-
-    def blocks(self) -> Iterator[tuple[list[str], list[str], list[str]]]:
-        """Line numbers, sources, targets."""
-        with open(self.path, encoding="utf-8", newline="\n") as file:
-            while lines := [line[:-1] for line in islice(file, 3 * BLOCK)]:
-                yield lines[0::3], lines[1::3], lines[2::3]
+# --- Training pairs ----------------------------------------------------------------------------------------------
 
 
-# --- Training pairs: read and clean ------------------------------------------------------------------------------
+def clean_training(config: Config, scratch: Path, workers: Workers, console: Console) -> list[Record]:
+    """Write the training pairs that pass the rules on text, in shards; returns the records of these.
+
+    Shards that are there and whole are kept.
+    """
+    folder, entries = scratch / "text", config.data.train
+    folder.mkdir(exist_ok=True)
+    records = _finished([text_place(scratch, int(path.stem)) for path in folder.glob("*.json")], workers)
+    if len(records) != read_json(scratch / "shards.json"):  # how many there are, once all text has been read
+        label = name_of(entries[0]) if len(entries) == 1 else counted(len(entries), "source")
+        with console.track(f"reading {label}", unit="pair") as advance:
+            missing = (block for block in numbered_pairs(config) if f"{block.shard:05}" not in records)
+
+            def cleaned() -> Iterator[CleanBlock]:
+                for block in workers.map(partial(clean_block, config.data.clean, config.seed), missing, ALONE):
+                    advance(block.read, (block.entry + block.share) / len(entries))
+                    yield block
+
+            for number, blocks in groupby(cleaned(), lambda block: block.shard):
+                records[f"{number:05}"] = write_text(*text_place(scratch, number), blocks, config)
+        write_whole(scratch / "shards.json", str(len(records)))
+    return [records[name] for name in sorted(records)]
 
 
-def clean_training(config: Config, scratch: Path, drops: Drops, console: Console) -> list[CleanText]:
-    """Copy the training pairs that pass the rules on text to scratch files; the others go to `drops`."""
-    seen = SeenPairs()
-    entries = enumerate(config.data.train, 1)
-    return [_clean_entry(entry, scratch / f"{index}.txt", config, seen, drops, console) for index, entry in entries]
+def _finished(places: Iterable[tuple[Path, Path]], workers: Workers) -> dict[str, Record]:
+    """The records of the shards that are whole, by name."""
+    places = list(places)
+    found = workers.map(finished, places, len(places) if len(places) < 2 else 0)
+    return {record.stem: whole for (record, _), whole in zip(places, found, strict=True) if whole is not None}
 
 
-def _clean_entry(
-    entry: Input, path: Path, config: Config, seen: SeenPairs, drops: Drops, console: Console
-) -> CleanText:
-    data, reading = config.data, Reading(name_of(entry))
-    with new_text(path) as file, console.track(f"reading {reading.name}", unit="pair") as advance:
-        for pairs in read_pairs(entry, data.src, data.tgt, config.seed):
-            problems = _problems(pairs, entry, config, seen)
-            for row, problem in problems.items():
-                drops.add(problem, f"{reading.name}:{pairs.numbers[row]}", pairs.source[row], pairs.target[row])
-            rows = [row for row in range(len(pairs.source)) if row not in problems]
-            for row in rows:
-                source, target = reading.valid(pairs.source[row]), reading.valid(pairs.target[row])
-                file.write(f"{pairs.numbers[row]}\n{source}\n{target}\n")
-            reading.add(pairs, len(rows))
-            advance(len(pairs.source), pairs.share)
-    reading.warn(console)
-    return CleanText(entry, path, reading)
+def text_shards(records: Sequence[Record], scratch: Path, config: Config) -> list[TextShard]:
+    """The shards with these records, with what is repeated in them marked where data.clean.duplicates says so."""
+    folders = [text_place(scratch, number)[1] for number in range(len(records))]
+    repeated = scratch / "repeated"
+    if config.data.clean.duplicates and not repeated.exists():
+        mark_repeated(folders, [record["rows"] for record in records], begin(repeated))
+        part_of(repeated).rename(repeated)
+    shards, kept = list[TextShard](), 0
+    for number, folder in enumerate(folders):
+        marks = repeated_path(repeated, number) if config.data.clean.duplicates else None
+        shards.append(TextShard(number, folder, marks, kept))
+        kept += len(shards[-1].kept)
+    return shards
 
 
-def _problems(pairs: Pairs, entry: Input, config: Config, seen: SeenPairs) -> dict[int, str]:
-    problems = text_problems(pairs, config.data.clean)
-    if not config.data.clean.duplicates:
-        return problems
-    rows = [row for row in range(len(pairs.source)) if row not in problems]
-    tag = f"{entry.tag}\n" if entry.tag else ""  # the same pair with another tag is another one
-    repeated = seen.repeated([f"{tag}{pairs.source[row]}" for row in rows], [pairs.target[row] for row in rows])
-    return problems | {row: "duplicate" for row, again in zip(rows, repeated, strict=True) if again}
+def readings_of(records: Sequence[Record], shards: Sequence[TextShard], config: Config) -> list[Reading]:
+    """What was read from each entry of data.train."""
+    readings = [Reading(name_of(entry)) for entry in config.data.train]
+    for record, shard in zip(records, shards, strict=True):
+        for entry, (read, line_feeds, repaired) in record["counts"]:
+            readings[entry].read += read
+            readings[entry].line_feeds += line_feeds
+            readings[entry].repaired += repaired
+        for entry, kept in enumerate(np.bincount(shard.kept["source"]).tolist()):
+            readings[entry].kept += kept
+    return readings
 
 
-def refuse_weights(texts: Sequence[CleanText], folder: Path) -> None:
-    """Raise DataError when weights make more training pairs than disk or memory hold."""
-    rows = sum(text.reading.kept * text.entry.weight for text in texts)
-    memory = rows * ROW_BYTES
-    disk = memory + sum(text.path.stat().st_size / 2 * text.entry.weight for text in texts)  # 4 characters a piece
-    free, installed = shutil.disk_usage(folder).free, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    heaviest = max(texts, key=lambda text: text.entry.weight)
-    if heaviest.entry.weight > 1 and (disk > free or memory > installed):
+def refuse_weights(readings: Sequence[Reading], records: Sequence[Record], config: Config, folder: Path) -> None:
+    """Raise DataError when weights make more training pairs than the disk holds."""
+    weights = [entry.weight for entry in config.data.train]
+    rows = sum(reading.kept * weight for reading, weight in zip(readings, weights, strict=True))
+    text = sum(record["files"][TEXT]["bytes"] for record in records) / sum(record["rows"] for record in records)
+    disk, free = rows * (ROW_BYTES + text / 2), shutil.disk_usage(folder).free  # 4 characters a piece
+    if max(weights) > 1 and disk > free:
+        heaviest = weights.index(max(weights))
         raise DataError(
-            f"{heaviest.reading.name}: weight {heaviest.entry.weight:g} makes {rows:,.0f} training pairs, which take "
-            f"about {disk / 1e9:,.1f} GB on disk ({free / 1e9:,.1f} free) and {memory / 1e9:,.1f} GB of memory "
-            f"({installed / 1e9:,.1f} here); lower it"
+            f"{readings[heaviest].name}: weight {weights[heaviest]:g} makes {rows:,.0f} training pairs, which take "
+            f"about {disk / 1e9:,.1f} GB on disk ({free / 1e9:,.1f} free); lower it"
         )
 
 
-# --- Training pairs: the pieces and the ids ----------------------------------------------------------------------
-
-
-def learn_tokenizers(texts: Sequence[CleanText], config: Config, console: Console) -> Tokenizers:
+def learn_tokenizers(shards: Sequence[TextShard], config: Config, workers: Workers, console: Console) -> Tokenizers:
     """Train a tokenizer on both sides of a random sample of the kept pairs, or one on each."""
     if config.data.vocab == "joint":
-        return Tokenizers(_learn(texts, (SOURCE, TARGET), config, console))
-    return Tokenizers(*(_learn(texts, (side,), config, console) for side in (SOURCE, TARGET)))
+        return Tokenizers(_learn(shards, (SOURCE, TARGET), config, workers, console))
+    return Tokenizers(*(_learn(shards, (side,), config, workers, console) for side in (SOURCE, TARGET)))
 
 
-def _learn(texts: Sequence[CleanText], sides: Sequence[int], config: Config, console: Console) -> Tokenizer:
-    data, protection = config.data, Protection(config.data.protect)
+def _learn(
+    shards: Sequence[TextShard], sides: Sequence[int], config: Config, workers: Workers, console: Console
+) -> Tokenizer:
+    data = config.data
     language = (data.src, data.tgt)[sides[0]] if len(sides) == 1 else ""
-    available = len(sides) * sum(text.reading.kept * text.entry.weight for text in texts)
+    weights = np.array([entry.weight for entry in data.train])
+    available = len(sides) * sum(float(weights[shard.kept["source"]].sum()) for shard in shards)
     rate = min(1.0, data.tokenizer_sample / available)
-    expected = round(rate * available)
     label = f"learning {data.vocab_size:,} pieces" + (f" of {language}" if language else "")
-    with console.track(label, expected, unit="sentence") as advance:
+    with console.track(label, round(rate * available), unit="sentence") as advance:
 
         def sampled() -> Iterator[str]:
-            for pairs in _sample(texts, rate, config.seed):
+            drawn: Iterator[list[tuple[str, str]]]
+            if len(shards) == 1:
+                drawn = sample_blocks(config, rate, shards[0])
+            else:
+                drawn = workers.map(partial(whole_sample, config, rate), shards)
+            for pairs in drawn:
                 advance(len(sides) * len(pairs))
-                if protection.patterns:
-                    pairs = [(source.text, target.text) for source, target in starmap(protection.pair, pairs)]
                 yield from (pair[side] for pair in pairs for side in sides)
 
         try:
@@ -162,56 +190,21 @@ def _learn(texts: Sequence[CleanText], sides: Sequence[int], config: Config, con
             raise DataError(f"{language}: {error}" if language else f"{error}") from None
 
 
-def _sample(texts: Sequence[CleanText], rate: float, seed: int) -> Iterator[list[tuple[str, str]]]:
-    """Draw each pair with probability `rate` times the weight of its entry; yield those drawn block by block."""
-    random = np.random.default_rng(seed)
-    for text in texts:
-        for _, source_lines, target_lines in text.blocks():
-            drawn = np.flatnonzero(random.random(len(source_lines)) < rate * text.entry.weight)
-            yield [(source_lines[row], target_lines[row]) for row in drawn]
-
-
 def encode_training(
-    texts: Sequence[CleanText], encoder: PairEncoder, folder: Path, config: Config, drops: Drops, console: Console
-) -> Counter[str]:
-    """Write the pairs that pass the rules on length, as often as their entry's weight says: ids and origins.
-
-    Returns how many pairs of the texts have protected text, and how many not for which reason.
-    """
-    random = np.random.default_rng(config.seed)
-    total = sum(text.reading.kept for text in texts)
-    blocks = ((index, *block) for index, text in enumerate(texts) for block in text.blocks())
-    origins, outcomes = [np.empty(0, dtype=ORIGIN)], Counter[str]()
-    with corpus_writer(folder) as write, console.track("encoding", total, unit="pair") as advance:
-        for index, numbers, source_lines, target_lines in blocks:
-            entry = texts[index].entry
-            pairs, of_block = encoder.encode(source_lines, target_lines, entry.tag)
-            outcomes += of_block
-            problems = length_problems(pairs, config.data.clean)
-            for row, problem in problems.items():
-                drops.add(problem, f"{name_of(entry)}:{numbers[row]}", source_lines[row], target_lines[row])
-            times_N = _times(len(pairs), entry.weight, random)
-            times_N[list(problems)] = 0
-            origins_N = np.array([(index, int(number)) for number in numbers], dtype=ORIGIN)
-            for rows in _repeated(times_N):
-                write(pairs.take(rows))
-                origins.append(origins_N[rows])
-            advance(len(pairs))
-    write_origins(folder, origins)
-    return outcomes
-
-
-def _repeated(times_N: Integers) -> Iterator[Integers]:
-    """Each row as often as it is used, in order; in slices, as a large weight makes many rows of one block."""
-    ends_N = times_N.cumsum()
-    for start in range(0, int(ends_N[-1]), BLOCK):
-        yield np.searchsorted(ends_N, np.arange(start, min(start + BLOCK, ends_N[-1])), side="right")
-
-
-def _times(count: int, weight: float, random: np.random.Generator) -> Integers:
-    """How often each row is used: the whole part of the weight, and once more with its fraction as probability."""
-    whole = int(weight)
-    return np.full(count, whole) + (random.random(count) < weight - whole)
+    encoding: Encoding, shards: Sequence[TextShard], workers: Workers, console: Console
+) -> list[Record]:
+    """Encode the shards that are not yet, or not as they were written; returns the records of all."""
+    encoding.records.mkdir(exist_ok=True)
+    records = _finished([encoding.place(shard.number) for shard in shards], workers)
+    todo = [shard for shard in shards if f"{shard.number:05}" not in records]
+    with console.track("encoding", sum(len(shard.origins) for shard in todo), unit="pair") as advance:
+        if len(todo) == 1:
+            records[f"{todo[0].number:05}"] = encode_shard(encoding, todo[0], advance)
+        else:
+            for shard, record in zip(todo, workers.map(partial(encode_shard, encoding), todo), strict=True):
+                records[f"{shard.number:05}"] = record
+                advance(len(shard.origins))
+    return [records[name] for name in sorted(records)]
 
 
 # --- Validation and test pairs: all of them ----------------------------------------------------------------------
@@ -222,6 +215,7 @@ def copy_text(split: str, folder: Path, config: Config, console: Console) -> lis
 
     Raises DataError where a row is not a pair or longer than any sentence, and where an entry holds no text.
     """
+    shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     with new_text(folder / "source.txt") as source_file, new_text(folder / "target.txt") as target_file:
         readings = [

@@ -1,14 +1,14 @@
 """Which training pairs are dropped, why, and a sample of them to read."""
 
 import hashlib
-import random
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from mt.data.corpus import Corpus
 from mt.data.lines import LONGEST_LINE
@@ -77,65 +77,69 @@ def length_problems(pairs: Corpus, rules: CleanConfig) -> dict[int, str]:
     return problems | dict.fromkeys(np.flatnonzero(long_N > rules.max_pieces).tolist(), "too long")
 
 
-class SeenPairs:
-    """The pairs met so far, as hashes of 8 bytes: of 4.5 million pairs, two collide with a chance of 1 in 2 million."""
-
-    def __init__(self) -> None:
-        self._runs: list[npt.NDArray[np.uint64]] = []  # sorted, each at least twice as long as the next
-
-    def repeated(self, sources: list[str], targets: list[str]) -> npt.NDArray[np.bool_]:
-        """Whether each pair equals an earlier one, in this call or before; remembers the others."""
-        hashes_N = np.array([_hash(*pair) for pair in zip(sources, targets, strict=True)], dtype=np.uint64)
-        repeated_N = np.ones(len(hashes_N), dtype=bool)
-        repeated_N[np.unique(hashes_N, return_index=True)[1]] = False
-        for run in self._runs:
-            repeated_N |= run[np.minimum(np.searchsorted(run, hashes_N), len(run) - 1)] == hashes_N
-        self._remember(hashes_N[~repeated_N])
-        return repeated_N
-
-    def _remember(self, hashes: npt.NDArray[np.uint64]) -> None:
-        while self._runs and len(self._runs[-1]) < 2 * len(hashes):
-            hashes = np.concatenate([self._runs.pop(), hashes])
-        if len(hashes):
-            self._runs.append(np.sort(hashes))
-
-
-def _hash(source: str, target: str) -> int:
-    text = f"{source}\n{target}".encode("utf-8", "surrogatepass")
-    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
+Dropped = tuple[int, int, int, str, str]  # by chance, then the entry of data.train, line, source, target
 
 
 class Drops:
-    """Counts dropped pairs by reason, and keeps a random sample of each reason's."""
+    """Counts dropped pairs by reason, and keeps a random sample of each reason's.
+
+    A pair's chance depends on the seed and its place alone, so that parts of a corpus can be added up in any order.
+    """
 
     def __init__(self, seed: int) -> None:
         self.counts: Counter[str] = Counter()
-        self._random = random.Random(seed)
-        self._sample: dict[str, list[tuple[str, str, str]]] = {}
+        self._seed = seed
+        self._sample: dict[str, list[Dropped]] = {}
 
-    def add(self, reason: str, place: str, source: str, target: str) -> None:
+    def add(self, reason: str, place: tuple[int, int], source: str, target: str) -> None:
+        """place: the entry of data.train, and the line in it."""
         self.counts[reason] += 1
-        sample = self._sample.setdefault(reason, [])
-        # Reservoir sampling: every dropped pair is kept with the same probability.
-        index = len(sample) if len(sample) < SAMPLE else self._random.randrange(self.counts[reason])
-        if index < SAMPLE:
-            sample[index : index + 1] = [(place, source[:SHOWN], target[:SHOWN])]
+        key = f"{self._seed} {place[0]} {place[1]}".encode()
+        chance = int.from_bytes(hashlib.blake2b(key, digest_size=7).digest(), "little")
+        self._keep(reason, [(chance, *place, source[:SHOWN], target[:SHOWN])])
 
-    def warnings(self, read: int) -> Iterator[str]:
-        """Each reason that dropped more than a tenth of the pairs read, with examples and what to do about it."""
+    def _keep(self, reason: str, dropped: Sequence[Dropped]) -> None:
+        sample = self._sample.setdefault(reason, [])
+        sample += dropped
+        if len(sample) >= 2 * SAMPLE:
+            self._sample[reason] = sorted(sample)[:SAMPLE]
+
+    def merge(self, record: Mapping[str, Any]) -> None:
+        """Add what `record` gave."""
+        self.counts.update(record["counts"])
+        for reason, sample in record["sample"].items():
+            self._keep(reason, [(chance, entry, line, *pair) for chance, entry, line, *pair in sample])
+
+    def record(self) -> dict[str, Any]:
+        """What JSON can say of it."""
+        return {"counts": dict(self.counts), "sample": {reason: self._chosen(reason) for reason in self._sample}}
+
+    def _chosen(self, reason: str) -> list[Dropped]:
+        return sorted(self._sample[reason])[:SAMPLE]
+
+    def _to_read(self, reason: str) -> Iterator[tuple[int, int, str, str]]:
+        """Of a reason, in the order of the text."""
+        yield from sorted((entry, line, source, target) for _, entry, line, source, target in self._chosen(reason))
+
+    def warnings(self, read: int, names: Sequence[str]) -> Iterator[str]:
+        """Each reason that dropped more than a tenth of the pairs read, with examples and what to do about it.
+
+        names: of the entries of data.train.
+        """
         for reason in (reason for reason, count in self.counts.items() if count > MANY * read):
             advice = next(advice for start, advice in ADVICE.items() if reason.startswith(start))
             examples = [
-                f"\n  {place}  {_shortened(source)} | {_shortened(target)}"
-                for place, source, target in self._sample[reason][:EXAMPLES]
+                f"\n  {names[entry]}:{line}  {_shortened(source)} | {_shortened(target)}"
+                for entry, line, source, target in islice(self._to_read(reason), EXAMPLES)
             ]
             yield f"{self.counts[reason]:,} of {read:,} training pairs dropped ({reason}): {advice}{''.join(examples)}"
 
-    def write(self, path: Path) -> None:
+    def write(self, path: Path, names: Sequence[str]) -> None:
         """A table of reason, place, source and target; tabs and the like in the text are written as escapes."""
         rows = [("reason", "where", "source", "target")]
         for reason in sorted(self._sample):
-            rows += [(reason, *dropped) for dropped in self._sample[reason]]
+            found = self._to_read(reason)
+            rows += [(reason, f"{names[entry]}:{line}", source, target) for entry, line, source, target in found]
         with open(path, "w", encoding="utf-8", newline="\n") as file:
             file.writelines("\t".join(_printable(field) for field in row) + "\n" for row in rows)
 

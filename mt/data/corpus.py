@@ -1,11 +1,14 @@
 """Sentence pairs as subword ids on disk, memory-mapped: a corpus of any size takes little memory.
 
 Each side is two arrays: `ids` (uint16), all sentences one after another, each with EOS at its end and no BOS, and
-`offsets` (int64), where each sentence begins, with the total at the end. A row is a sentence pair.
+`offsets` (int64), where each sentence begins, with the total at the end. A row is a sentence pair. In the shards of a
+large corpus `lengths` (uint16) stand for offsets.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import Any, Self, SupportsIndex
@@ -18,19 +21,65 @@ from mt.errors import DataError
 
 Ids = npt.NDArray[np.uint16]
 Integers = npt.NDArray[np.int64]  # rows, lengths, offsets, and ids in a batch
+Bools = npt.NDArray[np.bool_]
+Origins = npt.NDArray[np.void]
 
 ORIGIN = np.dtype([("source", "<u2"), ("line", "<u4")])  # where a pair was read: sources count from 0, lines from 1
 
+LONGEST_SENTENCE = 2**16 - 1  # pieces of a training sentence, EOS counted
+HELD = 8  # shards whose arrays stay open
+
+_BLOCK = 1 << 20  # lengths counted at a time
 _HEADER_BYTES = 128  # numpy's header of a one-dimensional array, the same for every length
 
 
-class Sentences:
-    """One side of a corpus: sentence i is `ids[offsets[i]:offsets[i + 1]]`; lengths count the EOS."""
+class Joined:
+    """Arrays on disk one after another, which stands for one array where parts of it are asked for.
 
-    def __init__(self, ids: Ids, offsets: Integers) -> None:
+    Those used last stay open. sizes: of each array. load: opens one, given its number.
+    """
+
+    def __init__(self, sizes: Sequence[int], load: Callable[[int], npt.NDArray[Any]], dtype: npt.DTypeLike) -> None:
+        self._starts = np.append(0, np.cumsum(sizes, dtype=np.int64))
+        self._load = lru_cache(HELD)(load)
+        self._dtype = np.dtype(dtype)
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __getitem__(self, index: Any) -> Any:
+        """An element, those of an array of indices, or a copy of a slice."""
+        if isinstance(index, slice):
+            return self._slice(*index.indices(len(self))[:2])
+        index_N = np.asarray(index)
+        part_N = np.searchsorted(self._starts, index_N, side="right") - 1
+        if not index_N.ndim:
+            return self._load(int(part_N))[index_N - self._starts[part_N]]
+        found_N = np.empty(len(index_N), dtype=self._dtype)
+        for part in np.unique(part_N).tolist():
+            here = np.flatnonzero(part_N == part)
+            found_N[here] = self._load(part)[index_N[here] - self._starts[part]]
+        return found_N
+
+    def _slice(self, start: int, stop: int) -> npt.NDArray[Any]:
+        first, last = np.searchsorted(self._starts, [start, max(start, stop - 1)], side="right") - 1
+        parts = [
+            self._load(part)[max(0, start - self._starts[part]) : max(0, stop - self._starts[part])]
+            for part in range(first, min(last + 1, len(self._starts) - 1))
+        ]
+        return np.concatenate([np.empty(0, dtype=self._dtype), *parts], dtype=self._dtype)
+
+
+class Sentences:
+    """One side of a corpus: sentence i begins at `ids[offsets[i]]`; lengths count the EOS.
+
+    lengths: by default the offsets give them.
+    """
+
+    def __init__(self, ids: Ids, offsets: Integers, lengths: Integers | None = None) -> None:
         self.ids = ids
         self.offsets = offsets
-        self.lengths = np.diff(offsets)
+        self.lengths: Integers = np.diff(offsets) if lengths is None else lengths
 
     @classmethod
     def from_lists(cls, sentences: list[list[int]]) -> Self:
@@ -45,8 +94,9 @@ class Sentences:
         return len(self.lengths)
 
     def __getitem__(self, row: SupportsIndex) -> Ids:
-        start = self.offsets[:-1][row]
-        return np.asarray(self.ids[start : start + self.lengths[row]])
+        row = range(len(self))[row]
+        start = int(self.offsets[row])
+        return np.asarray(self.ids[start : start + int(self.lengths[row])])
 
     def __iter__(self) -> Iterator[Ids]:
         return (self[row] for row in range(len(self)))
@@ -58,10 +108,18 @@ class Sentences:
         shift = np.repeat(self.offsets[rows] - offsets[:-1], lengths_B)
         return Sentences(self.ids[np.arange(offsets[-1]) + shift], offsets)
 
+    def histogram(self) -> Integers:
+        """How many sentences have length 0, 1, 2, ..."""
+        counts = [np.bincount(self.lengths[start : start + _BLOCK]) for start in range(0, len(self), _BLOCK)]
+        total = np.zeros(max(map(len, counts), default=0), dtype=np.int64)
+        for count_L in counts:
+            total[: len(count_L)] += count_L
+        return total
+
     def padded(self) -> Integers:
         """All sentences, padded with PAD: [B, longest]."""
-        positions_L = np.arange(self.lengths.max(initial=0))
-        is_piece_BL = positions_L < self.lengths[:, None]
+        lengths_B = self.lengths[:]
+        is_piece_BL = np.arange(lengths_B.max(initial=0)) < lengths_B[:, None]
         ids_BL = np.full(is_piece_BL.shape, PAD, dtype=np.int64)
         ids_BL[is_piece_BL] = self.ids
         return ids_BL
@@ -79,9 +137,9 @@ class Corpus:
     def __len__(self) -> int:
         return len(self.source)
 
-    def lengths(self) -> Integers:
-        """Tokens of each pair, EOS counted, [N, 2]: source and target."""
-        return np.stack([self.source.lengths, self.target.lengths], axis=1)
+    def lengths(self, rows: Integers | slice = slice(None)) -> Integers:
+        """Tokens of each pair, EOS counted, [N, 2]: source and target; of all pairs by default."""
+        return np.stack([self.source.lengths[rows], self.target.lengths[rows]], axis=1)
 
     def take(self, rows: Integers) -> "Corpus":
         """The pairs of `rows`, in that order."""
@@ -97,13 +155,64 @@ def open_corpus(folder: Path) -> Corpus:
     return Corpus(_open_sentences(folder, "source"), _open_sentences(folder, "target"))
 
 
-def open_origins(folder: Path) -> npt.NDArray[np.void]:
+def open_origins(folder: Path) -> Origins:
     """Memory-map the origins of a training corpus, one for each pair. Raises DataError as `open_corpus` does."""
     return _mapped(folder / "origins.npy")
 
 
-def write_origins(folder: Path, origins: list[npt.NDArray[np.void]]) -> None:
+def write_origins(folder: Path, origins: list[Origins]) -> None:
     np.save(folder / "origins.npy", np.concatenate(origins), allow_pickle=False)
+
+
+@dataclass(frozen=True)
+class ShardSizes:
+    """What is known of a shard before it is opened."""
+
+    folder: Path
+    rows: int
+    pieces: tuple[int, int]  # source, target
+
+    def mapped(self, name: str, size: int) -> npt.NDArray[Any]:
+        """Memory-map one of its arrays. Raises DataError when it is missing, damaged or of another size."""
+        array = _mapped(self.folder / f"{name}.npy")
+        if len(array) != size:
+            raise DataError(f"{self.folder / name}.npy is damaged: not {size:,} long; run mt prepare again")
+        return array
+
+
+def open_shards(shards: Sequence[ShardSizes]) -> tuple[Corpus, Origins]:
+    """The shards of a training corpus as one, and its origins; each is opened when it is needed.
+
+    Raises DataError then when a file is missing or damaged.
+    """
+    rows = [shard.rows for shard in shards]
+    origins: Any = Joined(rows, lambda part: shards[part].mapped("origins", rows[part]), ORIGIN)
+    return Corpus(_joined_sentences(shards, "source", 0), _joined_sentences(shards, "target", 1)), origins
+
+
+def _joined_sentences(shards: Sequence[ShardSizes], side: str, at: int) -> Sentences:
+    rows, pieces = [shard.rows for shard in shards], [shard.pieces[at] for shard in shards]
+    starts = np.append(0, np.cumsum(pieces, dtype=np.int64))
+
+    def ids(part: int) -> Ids:
+        return shards[part].mapped(f"{side}.ids", pieces[part])
+
+    def lengths(part: int) -> npt.NDArray[Any]:
+        return shards[part].mapped(f"{side}.lengths", rows[part])
+
+    def offsets(part: int) -> Integers:
+        ends_N = lengths(part).cumsum(dtype=np.int64)
+        if ends_N[-1] != pieces[part]:
+            raise DataError(f"{shards[part].folder}/{side}.lengths.npy is damaged; run mt prepare again")
+        begins_N: Integers = starts[part] + np.append(0, ends_N[:-1])
+        return begins_N
+
+    joined: list[Any] = [
+        Joined(pieces, ids, np.uint16),
+        Joined(rows, offsets, np.int64),
+        Joined(rows, lengths, np.int64),
+    ]
+    return Sentences(*joined)
 
 
 def _open_sentences(folder: Path, side: str) -> Sentences:
@@ -124,10 +233,16 @@ def _mapped(path: Path) -> npt.NDArray[Any]:
 
 
 @contextmanager
-def corpus_writer(folder: Path) -> Iterator[Callable[[Corpus], None]]:
-    """Yield a function that adds pairs to a new corpus in `folder`; only the lengths stay in memory."""
+def corpus_writer(folder: Path, offsets: bool = True) -> Iterator[Callable[[Corpus], None]]:
+    """Yield a function that adds pairs to a new corpus in `folder`; only the lengths stay in memory.
+
+    offsets: write these, as `open_corpus` needs them; else lengths, as `open_shards` does.
+    """
     folder.mkdir(exist_ok=True)
-    with _sentences_writer(folder, "source") as write_source, _sentences_writer(folder, "target") as write_target:
+    with (
+        _sentences_writer(folder, "source", offsets) as write_source,
+        _sentences_writer(folder, "target", offsets) as write_target,
+    ):
 
         def write(pairs: Corpus) -> None:
             write_source(pairs.source)
@@ -137,18 +252,21 @@ def corpus_writer(folder: Path) -> Iterator[Callable[[Corpus], None]]:
 
 
 @contextmanager
-def _sentences_writer(folder: Path, side: str) -> Iterator[Callable[[Sentences], None]]:
-    lengths = [np.zeros(1, dtype=np.int64)]
+def _sentences_writer(folder: Path, side: str, offsets: bool) -> Iterator[Callable[[Sentences], None]]:
+    lengths = [np.zeros(0, dtype=np.int64)]
     with open(folder / f"{side}.ids.npy", "wb") as file:
 
         def write(sentences: Sentences) -> None:
-            file.write(sentences.ids.tobytes())
-            lengths.append(sentences.lengths)
+            file.write(sentences.ids[:].tobytes())
+            lengths.append(sentences.lengths[:])
 
         file.write(bytes(_HEADER_BYTES))  # replaced below, when the length is known
         yield write
-        offsets = np.concatenate(lengths).cumsum()
-        header = {"descr": "<u2", "fortran_order": False, "shape": (int(offsets[-1]),)}
+        lengths_N = np.concatenate(lengths)
+        header = {"descr": "<u2", "fortran_order": False, "shape": (int(lengths_N.sum()),)}
         file.seek(0)
         np.lib.format.write_array_header_1_0(file, header)
-    np.save(folder / f"{side}.offsets.npy", offsets, allow_pickle=False)
+    if offsets:
+        np.save(folder / f"{side}.offsets.npy", np.append(0, lengths_N.cumsum()), allow_pickle=False)
+    else:
+        np.save(folder / f"{side}.lengths.npy", lengths_N.astype(np.uint16), allow_pickle=False)

@@ -14,9 +14,11 @@ from typing import IO
 
 from mt.console import Console
 from mt.errors import DataError
-from mt.files import sync_folder, sync_tree, writing
+from mt.files import sync_folder, sync_tree, write_whole, writing
 
 MANIFEST = "manifest.json"
+SCRATCH = "scratch"  # the folder, while it is built, of what only preparing needs ...
+PLAN = "plan.json"  # ... and in it, what is being prepared
 
 
 # --- Reading -----------------------------------------------------------------------------------------------------
@@ -93,10 +95,11 @@ def only_builder(folder: Path, console: Console) -> Iterator[None]:
 
 
 @contextmanager
-def replaced(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder to fill; without an exception it replaces `folder`. Use it within `only_builder`.
+def replaced(folder: Path, plan: str, console: Console) -> Iterator[Path]:
+    """Yield a folder to fill; without an exception it replaces `folder`. Use it within `only_builder`.
 
-    Leftovers of a killed process are removed first.
+    It is empty, or holds what an earlier process finished that had the same plan, and was killed, stopped, or found the
+    disk full. Its folder SCRATCH is left out of what replaces `folder`.
     Raises DataError when a process reads the folder, WriteError when the disk is full or cannot be written.
     """
     folder = folder.resolve()  # a link may lead to another disk, and a rename stays on one
@@ -105,19 +108,30 @@ def replaced(folder: Path) -> Iterator[Path]:
         if old.exists() and not folder.exists():  # killed between the two renames below
             old.rename(folder)
         _remove(old)
-        _remove(new)
-        new.mkdir()
+        if _open(new / SCRATCH / PLAN) is None or (new / SCRATCH / PLAN).read_text("utf-8") != plan:
+            _remove(new)
+            (new / SCRATCH).mkdir(parents=True)
+            write_whole(new / SCRATCH / PLAN, plan)
         try:
             yield new
+            _remove(new / SCRATCH)
             sync_tree(new)
             if folder.exists():
                 folder.rename(old)
             new.rename(folder)
             sync_folder(folder.parent)
-        except BaseException:
-            _remove(new)
+        except BaseException as error:
+            if isinstance(error, DataError) or not _is_worth_keeping(new):
+                _remove(new)
+            else:
+                console.say(f"{new}: what is done is kept here; the same command goes on with it")
             raise
         _remove(old)
+
+
+def _is_worth_keeping(new: Path) -> bool:
+    """Whether more than one shard is finished; a single one is done again in seconds."""
+    return len(list((new / SCRATCH / "text").glob("*.json"))) > 1
 
 
 @contextmanager

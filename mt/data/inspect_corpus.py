@@ -128,7 +128,9 @@ def _side(language: str, sentences: Sentences, uses_V: Integers, tokenizer: Toke
     pieces = int(uses_V.sum())
     words = int(uses_V[[tokenizer.starts_word(index) for index in range(len(uses_V))]].sum())
     byte_pieces = int(uses_V[[tokenizer.is_byte(index) for index in range(len(uses_V))]].sum())
-    quantiles = np.percentile(sentences.lengths, PERCENTILES, method="inverted_cdf")
+    histogram_L = sentences.histogram()
+    ranks = [-(-percent * len(sentences) // 100) for percent in PERCENTILES]
+    quantiles = np.searchsorted(histogram_L.cumsum(), ranks)
     return Side(
         language=language,
         vocabulary=len(tokenizer),
@@ -138,7 +140,7 @@ def _side(language: str, sentences: Sentences, uses_V: Integers, tokenizer: Toke
         byte_share=byte_pieces / pieces,
         unknown=int(uses_V[UNK]),
         percentiles={percent: int(length) for percent, length in zip(PERCENTILES, quantiles, strict=True)},
-        histogram=np.bincount(sentences.lengths).tolist(),
+        histogram=histogram_L.tolist(),
     )
 
 

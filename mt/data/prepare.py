@@ -1,33 +1,41 @@
 """`mt prepare`: text in, clean pairs, subword ids and a manifest out; mt/data/prepared.py lists the files."""
 
-import shutil
-from collections.abc import Sequence
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import ValidationError
 
 from mt.config import Config
 from mt.config_changes import differences
 from mt.console import Console
 from mt.data.build import (
+    SOURCE,
+    TARGET,
     Reading,
     clean_training,
     copy_text,
     encode_text,
     encode_training,
     learn_tokenizers,
+    readings_of,
     refuse_weights,
+    text_shards,
 )
 from mt.data.clean import Drops
 from mt.data.corpus import open_corpus
-from mt.data.data_folder import only_builder, replaced
+from mt.data.data_folder import SCRATCH, only_builder, replaced
 from mt.data.encoding import PairEncoder
 from mt.data.prepared import (
     FORMAT,
+    FORMATS,
+    SHARDED,
     SPLITS,
     Manifest,
     Prepared,
@@ -38,12 +46,15 @@ from mt.data.prepared import (
     sources_of,
     write_manifest,
 )
+from mt.data.processes import Workers
 from mt.data.protect import Protection
+from mt.data.shards import MOST_SOURCES, SHARD, Encoding, Record
 from mt.data.source_files import SourceFile, files_of, source_files, with_single_files
 from mt.data.tokenizer import Tokenizer
-from mt.data.vocabulary import Tokenizers
+from mt.data.vocabulary import SOURCE_FILE, Tokenizers, read_tokenizer_files
 from mt.data_config import DataConfig, name_of
 from mt.errors import ConfigError, DataError
+from mt.files import write_whole
 
 # Settings without effect where the given tokenizer is the one already used.
 TOKENIZER_SETTINGS = ("data.tokenizer", "data.vocab", "data.symbols")  # also data.tokenizer_sample, data.vocab_size
@@ -85,7 +96,7 @@ def why_prepare(config: Config) -> str:
         if _is_foreign(folder):
             raise DataError(f"{folder} is no folder of prepared data; set data.dir to one that may be replaced")
         return "preparing"
-    if manifest.get("format") != FORMAT:
+    if manifest.get("format") not in FORMATS:
         return "preparing again, another version of mt did it"
     changes = what_changed(config)
     return f"preparing again, changed: {', '.join(changes)}" if changes else ""
@@ -97,7 +108,7 @@ def what_changed(config: Config) -> list[str]:
     Empty where nothing is prepared, or by another version; text that is gone counts as unchanged. Writes nothing.
     """
     manifest = read_manifest(config.data.dir)
-    if manifest is None or manifest.get("format") != FORMAT:
+    if manifest is None or manifest.get("format") not in FORMATS:
         return []
     return _changed_settings(manifest, config) or _changed_text(manifest, config.data)
 
@@ -110,15 +121,15 @@ def _is_foreign(folder: Path) -> bool:
 
 
 def _settings(config: Config) -> dict[str, Any]:
-    """All settings that decide what is prepared: not the folder it is prepared in."""
-    return {"seed": config.seed, **config.data.model_dump(mode="json", exclude={"dir"})}
+    """All settings that decide what is prepared: not the folder it is prepared in, nor by how many."""
+    return {"seed": config.seed, **config.data.model_dump(mode="json", exclude={"dir", "processes"})}
 
 
 def _changed_settings(manifest: Manifest, config: Config) -> list[str]:
     settings = dict(manifest["settings"])
     seed = settings.pop("seed")
     try:
-        before = DataConfig.model_validate(settings | {"dir": config.data.dir})
+        before = DataConfig.model_validate(settings | {"dir": config.data.dir, "processes": config.data.processes})
     except ValidationError:
         return ["settings that this version of mt does not know"]
     same_sources = config.data.model_copy(update={split: getattr(before, split) for split in SPLITS})
@@ -189,81 +200,148 @@ Readings = dict[str, list[Reading]]  # folder -> entry
 
 def _build(given_config: Config, console: Console) -> None:
     data, inputs = with_single_files(given_config.data)
-    config, drops = given_config.model_copy(update={"data": data}), Drops(given_config.seed)
+    config = given_config.model_copy(update={"data": data})
     paths = _tokenizer_paths(data)
     given = _given_tokenizers(paths) if paths else None
     if given:
         _refuse_one_embedding(given, config)
         _refuse_unknown_tags(given, data)
+    if len(data.train) > MOST_SOURCES:
+        raise DataError(f"data.train names {len(data.train):,} sources, more than {MOST_SOURCES:,}: join some of them")
     files = {
         name: [[SourceFile.now(file) for file in source_files(entry, data.src, data.tgt)] for entry in entries]
         for name, entries in data.splits.items()
     }
-    with replaced(data.dir) as folder:
+    with replaced(data.dir, _plan(config, files, given), console) as folder, Workers(data.processes) as workers:
         held_out = [name for name in data.splits if name != "train"]
         readings = {name: copy_text(name, folder / name, config, console) for name in held_out}
-        (folder / "scratch").mkdir()
-        texts = clean_training(config, folder / "scratch", drops, console)
-        readings["train"] = [text.reading for text in texts]
-        read = sum(reading.read for reading in readings["train"])
+        text_records = clean_training(config, folder / SCRATCH, workers, console)
         for file in (file for entries in files.values() for entry in entries for file in entry):
             if not file.is_same(file.path):
                 raise DataError(f"{file.path} changed while it was read; run again when it is complete")
-        _refuse_nothing(sum(reading.kept for reading in readings["train"]), read, drops)
-        refuse_weights(texts, folder)
-        tokenizers = given or learn_tokenizers(texts, config, console)
-        for name, model_bytes in tokenizers.files.items():
-            (folder / name).write_bytes(model_bytes)
-        encoder = PairEncoder(tokenizers, Protection(data.protect))
-        protected = encode_training(texts, encoder, folder / "train", config, drops, console)
+        shards = text_shards(text_records, folder / SCRATCH, config)
+        readings["train"] = readings_of(text_records, shards, config)
+        for reading in readings["train"]:
+            reading.warn(console)
+        drops = _drops(config, text_records)
+        _refuse_nothing(sum(reading.kept for reading in readings["train"]), readings["train"], drops)
+        refuse_weights(readings["train"], text_records, config, folder)
+        tokenizers = given or _learnt(folder) or learn_tokenizers(shards, config, workers, console)
+        for name, model_bytes in reversed(tokenizers.files.items()):
+            write_whole(folder / name, model_bytes)
+        encoding = Encoding(config, folder, folder / SCRATCH / "ids", is_single=len(shards) == 1)
+        records = encode_training(encoding, shards, workers, console)
         for name in data.valid_folders:
-            encode_text(folder / name, encoder, data.splits[name], readings[name])
-        shutil.rmtree(folder / "scratch")
-        drops.write(folder / "dropped.tsv")
-        manifest = _manifest(given_config, inputs, files, readings, tokenizers, drops, folder)
-        if data.protect:
-            manifest["protected"] = dict(sorted(protected.items()))
-        _refuse_nothing(manifest["train"]["rows"], read, drops)
+            encode_text(
+                folder / name, PairEncoder(tokenizers, Protection(data.protect)), data.splits[name], readings[name]
+            )
+        drops = _drops(config, [*text_records, *records])
+        names = [reading.name for reading in readings["train"]]
+        drops.write(folder / "dropped.tsv", names)
+        manifest = _manifest(given_config, _sources(inputs, files, readings), tokenizers, drops, encoding, records)
+        _refuse_nothing(manifest["train"]["rows"], readings["train"], drops)
         write_manifest(folder, manifest)
     _report(manifest, console)
-    for warning in drops.warnings(read):
+    for warning in drops.warnings(sum(reading.read for reading in readings["train"]), names):
         console.warn(warning)
 
 
-def _refuse_nothing(pairs: int, read: int, drops: Drops) -> None:
+def _plan(config: Config, files: Files, given: Tokenizers | None) -> str:
+    """What is to be prepared: what an earlier process finished is of use only where this is the same."""
+    plan = {
+        "versions": _versions(),
+        "settings": _settings(config),
+        "files": [
+            (file.path, file.bytes, file.sha256, file.version)
+            for entries in files.values()
+            for entry in entries
+            for file in entry
+        ],
+        "tokenizers": given and given.fingerprint,
+        "shard": SHARD,
+    }
+    return json.dumps(plan, indent=1)
+
+
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in ("mt", "sentencepiece")}
+
+
+def _learnt(folder: Path) -> Tokenizers | None:
+    """The tokenizers that an earlier process learnt, if it came so far: the source's is written last."""
+    files = read_tokenizer_files(folder)
+    return Tokenizers.read(files) if SOURCE_FILE in files else None
+
+
+def _drops(config: Config, records: Iterable[Record]) -> Drops:
+    drops = Drops(config.seed)
+    for record in records:
+        drops.merge(record["drops"])
+    return drops
+
+
+def _refuse_nothing(pairs: int, readings: Sequence[Reading], drops: Drops) -> None:
     if not pairs:
         dropped = ", ".join(f"{count:,} {reason}" for reason, count in drops.counts.most_common())
         problem = f"no training pair is left: {dropped or 'the sources are empty'}; see data.train and data.clean"
-        raise DataError("\n".join([problem, *drops.warnings(read)]))
+        names, read = [reading.name for reading in readings], sum(reading.read for reading in readings)
+        raise DataError("\n".join([problem, *drops.warnings(read, names)]))
+
+
+def _sources(inputs: dict[str, list[int]], files: Files, readings: Readings) -> dict[str, list[dict[str, Any]]]:
+    """By folder, what was read; inputs: the entry of the config that each source comes from."""
+    return {
+        name: [
+            asdict(reading) | {"input": number, "files": [asdict(file) for file in of_entry]}
+            for reading, number, of_entry in zip(readings[name], inputs[name], files[name], strict=True)
+        ]
+        for name in inputs
+    }
 
 
 def _manifest(
     config: Config,
-    inputs: dict[str, list[int]],
-    files: Files,
-    readings: Readings,
+    sources: dict[str, list[dict[str, Any]]],
     tokenizers: Tokenizers,
     drops: Drops,
-    folder: Path,
+    encoding: Encoding,
+    records: Sequence[Record],
 ) -> Manifest:
-    entries = file_entries(folder)
-    return {
-        "format": FORMAT,
+    known = {
+        f"{encoding.name(number)}/{name}": file
+        for number, record in enumerate(records)
+        for name, file in record["files"].items()
+    }
+    entries = file_entries(encoding.folder, known)
+    pieces = np.sum([record["pieces"] for record in records], axis=0).tolist()
+    manifest = {
+        "format": FORMAT if encoding.is_single else SHARDED,
         "fingerprint": fingerprint(tokenizers, entries),
-        "versions": {name: version(name) for name in ("mt", "sentencepiece")},
+        "versions": _versions(),
         "settings": _settings(config),
-        "sources": {
-            name: [
-                asdict(reading) | {"input": number, "files": [asdict(file) for file in of_entry]}
-                for reading, number, of_entry in zip(readings[name], inputs[name], files[name], strict=True)
-            ]
-            for name in config.data.splits
-        },
+        "sources": sources,
         "dropped": dict(sorted(drops.counts.items())),
-        **{name: _sizes(folder / name) for name in ("train", *config.data.valid_folders)},
+        "train": {
+            "rows": sum(record["rows"] for record in records),
+            "source_pieces": pieces[SOURCE],
+            "target_pieces": pieces[TARGET],
+        },
+        **{name: _sizes(encoding.folder / name) for name in config.data.valid_folders},
         **_figures(tokenizers),
         "files": entries,
     }
+    if not encoding.is_single:
+        manifest["shards"] = {
+            Path(encoding.name(number)).name: {key: record[key] for key in ("rows", "pieces", "longest")}
+            for number, record in enumerate(records)
+            if record["rows"]
+        }
+    if config.data.protect:
+        protected = Counter[str]()
+        for record in records:
+            protected.update(record["protected"])
+        manifest["protected"] = dict(sorted(protected.items()))
+    return manifest
 
 
 def _figures(tokenizers: Tokenizers) -> dict[str, dict[str, Any]]:
@@ -279,7 +357,7 @@ def _figures_of(side: Tokenizer) -> dict[str, Any]:
 
 def _sizes(folder: Path) -> dict[str, int]:
     corpus = open_corpus(folder)
-    pieces = {f"{side}_pieces": int(getattr(corpus, side).offsets[-1]) for side in ("source", "target")}
+    pieces = {f"{side}_pieces": len(getattr(corpus, side).ids) for side in ("source", "target")}
     return {"rows": len(corpus), **pieces}
 
 

@@ -4,7 +4,7 @@ data/NAME/manifest.json     sources with sizes and hashes, settings, counts, dro
 data/NAME/manifest.sha256   its own hash, as sha256sum writes it
 data/NAME/tokenizer.model   the joint BPE; of two, the source's, beside the target's tokenizer.target.model
 data/NAME/dropped.tsv       a sample of the dropped pairs, by reason
-data/NAME/train/            ids of both sides, and where each pair was read
+data/NAME/train/            ids of both sides, and where each pair was read; of large corpora in shards train/00000/ ...
 data/NAME/valid/            ids and text; of named sets valid/SET/
 data/NAME/test/             text; of named sets test/SET/
 """
@@ -17,17 +17,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
-import numpy as np
-import numpy.typing as npt
-
-from mt.data.corpus import Corpus, Integers, open_corpus, open_origins
-from mt.data.data_folder import MANIFEST, hold
+from mt.data.corpus import Corpus, Integers, Origins, ShardSizes, open_corpus, open_origins, open_shards
+from mt.data.data_folder import MANIFEST, SCRATCH, hold
 from mt.data.vocabulary import TOKENIZER_FILES, Tokenizers, read_tokenizer_files
 from mt.data.word_model import WordModel, estimate_word_model
 from mt.data_config import Input
 from mt.errors import DataError
 
-FORMAT = 2  # of the folder; another number means it has to be prepared again
+FORMAT, SHARDED = 2, 3  # of the folder, in one piece and in shards; others have to be prepared again
+FORMATS = (FORMAT, SHARDED)
 
 SPLITS = ("train", "valid", "test")
 
@@ -46,7 +44,7 @@ class Prepared:
     dir: Path
     tokenizers: Tokenizers
     train: Corpus
-    origins: npt.NDArray[np.void]  # of the training pairs
+    origins: Origins  # of the training pairs
     valid: Mapping[str, Corpus]  # by folder: "valid", or "valid/SET" of each named set
     manifest: Manifest
     fingerprint: str
@@ -101,7 +99,7 @@ def open_prepared(folder: Path) -> Prepared:
     manifest = read_manifest(folder)
     if lock is None or manifest is None:
         raise DataError(f"{folder} holds no prepared data; run mt prepare CONFIG")
-    if manifest.get("format") != FORMAT:
+    if manifest.get("format") not in FORMATS:
         raise DataError(f"{folder} was prepared by another version of mt; run mt prepare CONFIG")
     for name, file in manifest["files"].items():
         path = folder / name
@@ -109,11 +107,12 @@ def open_prepared(folder: Path) -> Prepared:
             raise DataError(f"{path} is missing or cut short; delete {folder} and run mt prepare CONFIG")
     _verify(folder, manifest, [name for name in TOKENIZER_FILES if name in manifest["files"]])
     try:
+        train, origins = open_training(folder, manifest)
         return Prepared(
             dir=folder,
             tokenizers=Tokenizers.read(read_tokenizer_files(folder)),
-            train=open_corpus(folder / "train"),
-            origins=open_origins(folder / "train"),
+            train=train,
+            origins=origins,
             valid={name: open_corpus(folder / name) for name in manifest["sources"] if name.startswith("valid")},
             manifest=manifest,
             fingerprint=manifest["fingerprint"],
@@ -122,6 +121,16 @@ def open_prepared(folder: Path) -> Prepared:
     except DataError:
         _verify(folder, manifest)  # of two files that do not fit, name the damaged one
         raise
+
+
+def open_training(folder: Path, manifest: Manifest) -> tuple[Corpus, Origins]:
+    """The training pairs of a prepared folder, and their origins; raises DataError when a file is damaged."""
+    if "shards" not in manifest:
+        return open_corpus(folder / "train"), open_origins(folder / "train")
+    shards = manifest["shards"].items()
+    return open_shards(
+        [ShardSizes(folder / "train" / name, shard["rows"], tuple(shard["pieces"])) for name, shard in shards]
+    )
 
 
 def read_manifest(folder: Path) -> Manifest | None:
@@ -137,7 +146,7 @@ def read_manifest(folder: Path) -> Manifest | None:
     hash_path = folder / MANIFEST_HASH  # data prepared by earlier versions have none
     if hash_path.exists() and hash_path.read_bytes() != _hash_line(data):
         raise _damaged(path)
-    if not isinstance(manifest, dict) or (manifest.get("format") == FORMAT and not manifest.keys() >= KEYS):
+    if not isinstance(manifest, dict) or (manifest.get("format") in FORMATS and not manifest.keys() >= KEYS):
         raise _damaged(path)
     return manifest
 
@@ -165,15 +174,21 @@ def _hash_line(data: bytes) -> bytes:
     return f"{hashlib.sha256(data).hexdigest()}  {MANIFEST}\n".encode()
 
 
-def file_entries(folder: Path) -> FileEntries:
-    """Size and hash of every file in a folder, by name."""
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in paths}
+def file_entries(folder: Path, known: FileEntries | None = None) -> FileEntries:
+    """Size and hash of every file in a folder, by name, but for scratch; known: those that need not be read again."""
+    known = known or {}
+    names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    return {name: known.get(name) or _file_entry(folder / name) for name in names if not name.startswith(f"{SCRATCH}/")}
+
+
+def _file_entry(path: Path) -> dict[str, Any]:
+    return {"bytes": path.stat().st_size, "sha256": sha256(path)}
 
 
 def fingerprint(tokenizers: Tokenizers, files: FileEntries) -> str:
     """A hash of the tokenizers and of the ids, given the entries of their files."""
-    ids = [f"{name} {file['sha256']}" for name, file in files.items() if name.endswith((".ids.npy", ".offsets.npy"))]
+    arrays = (".ids.npy", ".offsets.npy", ".lengths.npy")
+    ids = [f"{name} {file['sha256']}" for name, file in files.items() if name.endswith(arrays)]
     return hashlib.sha256("\n".join([tokenizers.fingerprint, *ids]).encode()).hexdigest()
 
 

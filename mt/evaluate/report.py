@@ -3,12 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from mt.config import Config
 from mt.config_changes import differing
 from mt.config_file import dump_config, parse_config
-from mt.data.corpus import open_corpus
+from mt.data.prepared import open_training, read_manifest
 from mt.errors import CheckpointError, ConfigError, DataError
 from mt.files import number, read_json, write_whole
 from mt.pages.report_page import report_page
@@ -80,11 +78,14 @@ def _read_object(path: Path) -> Record:
 
 def _read_lengths(config: Config) -> list[tuple[str, list[int]]]:
     try:
-        corpus = open_corpus(config.data.dir / "train")
+        manifest = read_manifest(config.data.dir)
+        if manifest is None:
+            return []
+        corpus, _ = open_training(config.data.dir, manifest)
+        sides = ((config.data.src, corpus.source), (config.data.tgt, corpus.target))
+        return [(language, sentences.histogram().tolist()) for language, sentences in sides]
     except DataError:
         return []
-    sides = ((config.data.src, corpus.source), (config.data.tgt, corpus.target))
-    return [(language, np.bincount(sentences.lengths).tolist()) for language, sentences in sides]
 
 
 # --- What follows from them --------------------------------------------------------------------------------------

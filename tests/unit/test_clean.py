@@ -3,10 +3,8 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from mt.data.clean import SAMPLE, Drops, SeenPairs, length_problems, text_problems, valid_unicode
+from mt.data.clean import SAMPLE, Drops, length_problems, text_problems, valid_unicode
 from mt.data.corpus import Corpus, Sentences
 from mt.data.pairs import Pairs
 from mt.data_config import CleanConfig
@@ -15,8 +13,6 @@ ALL_RULES = CleanConfig()
 NO_RULES = CleanConfig(
     empty=False, invalid_utf8=False, control=False, copies=False, duplicates=False, max_pieces=10**6, max_ratio=0
 )
-
-pairs = st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("abc")), max_size=30)
 
 
 def problem(source: str, target: str, rules: CleanConfig = ALL_RULES) -> str | None:
@@ -77,32 +73,12 @@ def test_ratio_zero_allows_any() -> None:
     assert length_problems(lengths((200, 1)), CleanConfig(max_ratio=0)) == {}
 
 
-@given(st.lists(pairs, max_size=8))
-def test_a_pair_is_repeated_when_it_was_there_before(chunks: list[list[tuple[str, str]]]) -> None:
-    seen, met = SeenPairs(), set()
-    for chunk in chunks:
-        expected = []
-        for pair in chunk:
-            expected.append(pair in met)
-            met.add(pair)
-        assert seen.repeated([pair[0] for pair in chunk], [pair[1] for pair in chunk]).tolist() == expected
-
-
-def test_many_pairs_are_remembered() -> None:
-    seen = SeenPairs()
-    for start in range(0, 50_000, 5_000):
-        numbers = [str(number) for number in range(start, start + 5_000)]
-        assert not seen.repeated(numbers, numbers).any()
-    numbers = [str(number) for number in range(50_000)]
-    assert seen.repeated(numbers, numbers).all()
-
-
 def test_drops_are_counted_and_a_sample_is_kept(tmp_path: Path) -> None:
     drops = Drops(seed=1)
     for number in range(1000):
-        drops.add("too long", f"train:{number}", "long", "lang")
-    drops.add("empty side", "train:7", "a\tb\x07\udce4", "")
-    drops.write(tmp_path / "dropped.tsv")
+        drops.add("too long", (0, number), "long", "lang")
+    drops.add("empty side", (0, 7), "a\tb\x07\udce4", "")
+    drops.write(tmp_path / "dropped.tsv", ["train", "a.de"])
     rows = [line.split("\t") for line in (tmp_path / "dropped.tsv").read_text("utf-8").splitlines()]
     assert drops.counts == {"too long": 1000, "empty side": 1}
     assert rows[:2] == [["reason", "where", "source", "target"], ["empty side", "train:7", r"a\tb\x07\xe4", ""]]
@@ -111,17 +87,26 @@ def test_drops_are_counted_and_a_sample_is_kept(tmp_path: Path) -> None:
     assert max(numbers) > 900, "the sample comes from all of the text, not from its head"
 
 
-def test_the_sample_is_the_same_every_time(tmp_path: Path) -> None:
-    for name in ("first", "second"):
-        drops = Drops(seed=1)
-        for number in range(500):
-            drops.add("too long", str(number), "", "")
-        drops.write(tmp_path / name)
-    assert (tmp_path / "first").read_bytes() == (tmp_path / "second").read_bytes()
+def test_parts_added_up_in_any_order_leave_the_same_sample(tmp_path: Path) -> None:
+    """As shards are, whichever process counted their drops."""
+    places = [(entry, line) for entry in (0, 1) for line in range(250)]
+
+    def written(name: str, parts: list[list[tuple[int, int]]]) -> bytes:
+        whole = Drops(seed=1)
+        for part in parts:
+            drops = Drops(seed=1)
+            for place in part:
+                drops.add("too long", place, "", "")
+            whole.merge(drops.record())
+        assert whole.counts == {"too long": 500}
+        whole.write(tmp_path / name, ["a", "b"])
+        return (tmp_path / name).read_bytes()
+
+    assert written("one", [places]) == written("many", [places[250:], places[20:250], places[:20]])
 
 
 def test_bytes_that_are_not_utf8_are_shown_as_these_bytes(tmp_path: Path) -> None:
     drops = Drops(seed=1)
-    drops.add("not UTF-8", "a.de:1", b"gl\xfccklich\t1".decode("utf-8", "surrogateescape"), "happy")
-    drops.write(tmp_path / "dropped.tsv")
+    drops.add("not UTF-8", (1, 1), b"gl\xfccklich\t1".decode("utf-8", "surrogateescape"), "happy")
+    drops.write(tmp_path / "dropped.tsv", ["train", "a.de"])
     assert (tmp_path / "dropped.tsv").read_text(encoding="utf-8").splitlines()[1].split("\t")[2] == r"gl\xfccklich\t1"

@@ -1,0 +1,282 @@
+"""Preparing in shards: the same bytes with any number of processes and interruptions, and no shard made twice."""
+
+import math
+import operator
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import children_of, fork, statuses, wait_until
+
+from mt.config import Config
+from mt.console import Advance, Console
+from mt.data import shards
+from mt.data.prepare import prepare
+from mt.data.prepared import Prepared, open_prepared
+from mt.data.processes import WorkerLostError, Workers
+from mt.data_config import CleanConfig, DataConfig
+from mt.errors import DataError, DiskError
+
+SHARDS = 7  # of the text below
+
+
+@pytest.fixture(autouse=True)
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mt.data.shards.SHARD", 40)
+    for module in ("pairs", "shards"):
+        monkeypatch.setattr(f"mt.data.{module}.BLOCK", 10)
+
+
+@pytest.fixture
+def text(toy_text: Path, tmp_path: Path) -> Path:
+    """Three sources: one of them weighted, with duplicates and pairs that are dropped for other reasons."""
+    folder = tmp_path / "text"
+    shutil.copytree(toy_text, folder)
+    english, german = (
+        toy_text.joinpath(f"train.{language}").read_text("utf-8").splitlines() for language in ("en", "de")
+    )
+    for language, lines, others in (("en", english, ["", "long " * 90]), ("de", german, ["leer", "lang " * 90])):
+        folder.joinpath(f"more.{language}").write_text("\n".join([*lines[20:60], *others, *lines[:3]]) + "\n", "utf-8")
+        new = [f"{line} {number}" for number, line in enumerate(lines)]
+        folder.joinpath(f"new.{language}").write_text("\n".join(new) + "\n", "utf-8")
+    return folder
+
+
+@pytest.fixture
+def config(text: Path, tmp_path: Path) -> Config:
+    train = [str(text / "train"), str(text / "more"), {"prefix": str(text / "new"), "weight": 1.5}]
+    data = {"dir": tmp_path / "data", "train": train, "valid": str(text / "valid"), "vocab_size": 330, "processes": 1}
+    return Config(data=DataConfig.model_validate({**data, "clean": CleanConfig(max_pieces=60)}))
+
+
+def changed(config: Config, **data: Any) -> Config:
+    return config.model_copy(update={"data": config.data.model_copy(update=data)})
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def scratch(config: Config) -> Path:
+    return config.data.dir.with_name(".data.new") / "scratch"
+
+
+def pairs_of(prepared: Prepared) -> list[tuple[list[int], list[int], tuple[int, int]]]:
+    sides = ([ids.tolist() for ids in side] for side in (prepared.train.source, prepared.train.target))
+    return list(zip(*sides, prepared.origins[:].tolist(), strict=True))
+
+
+def test_shards_hold_what_one_corpus_would(
+    config: Config, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = prepare(config, quiet)
+    assert len(many.manifest["shards"]) == SHARDS
+    assert sorted(path.name for path in (config.data.dir / "train" / "00002").iterdir()) == [
+        f"{name}.npy" for name in ("origins", "source.ids", "source.lengths", "target.ids", "target.lengths")
+    ]
+    monkeypatch.setattr("mt.data.shards.SHARD", 10**6)
+    one = prepare(changed(config, dir=tmp_path / "one"), quiet)
+    assert "shards" not in one.manifest
+    assert many.tokenizers.fingerprint == one.tokenizers.fingerprint
+    assert pairs_of(many) == pairs_of(one)
+    assert many.train.lengths().tolist() == one.train.lengths().tolist()
+    for key in ("dropped", "train", "valid", "sources"):
+        assert many.manifest[key] == one.manifest[key]
+    assert many.manifest["dropped"] == {"duplicate": 43, "empty side": 1, "too long": 1}
+    assert contents(config.data.dir)["dropped.tsv"] == contents(tmp_path / "one")["dropped.tsv"]
+    many.verify()
+
+
+def test_processes_change_no_byte_and_end_with_the_work(config: Config, tmp_path: Path, quiet: Console) -> None:
+    prepare(config, quiet)
+    prepare(changed(config, dir=tmp_path / "other", processes=2), quiet)
+    assert contents(tmp_path / "other") == contents(config.data.dir)
+    assert [pid for pid in children_of(os.getpid()) if "_serve" in Path(f"/proc/{pid}/cmdline").read_text()] == []
+
+
+def killed_after(config: Config, calls: int) -> int:
+    """Prepare in a process of its own, which is killed when it is about to finish so many shards."""
+    finish, left = shards.finish, calls
+
+    def deadly(*args: Any, **named: Any) -> Any:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return finish(*args, **named)
+
+    def work() -> None:
+        shards.finish = deadly
+        prepare(config, Console(quiet=True))
+
+    return statuses([fork(work)])[0]
+
+
+@pytest.mark.parametrize("calls", [0, 3, SHARDS, 10])
+def test_a_killed_process_is_gone_on_with(config: Config, tmp_path: Path, quiet: Console, calls: int) -> None:
+    prepare(changed(config, dir=tmp_path / "undisturbed"), quiet)
+    assert killed_after(config, calls) == -signal.SIGKILL
+    made = {path: path.stat().st_mtime_ns for path in config.data.dir.parent.glob(".data.new/**/*.npy")}
+    kept = {path for path in made if not any(part.endswith(".part") for part in path.parts)}
+    finished: list[Path] = []
+    with watched(finished):
+        prepare(config, quiet)
+    assert len(finished) == 2 * SHARDS - calls
+    assert not {path.parent for path in kept} & set(finished)
+    assert contents(config.data.dir) == contents(tmp_path / "undisturbed")
+    assert not scratch(config).parent.exists()
+
+
+@contextmanager
+def watched(finished: list[Path]) -> Iterator[None]:
+    """Remember the folder of each shard that is made."""
+    finish: Callable[..., Any] = shards.finish
+
+    def remember(folder: Path, *args: Any, **named: Any) -> Any:
+        finished.append(folder)
+        return finish(folder, *args, **named)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shards, "finish", remember)
+        yield
+
+
+@pytest.mark.parametrize("name", ["text/00001/text", "text/00004/hashes.npy", "../train/00002/target.ids.npy"])
+def test_a_damaged_shard_alone_is_made_again(config: Config, tmp_path: Path, quiet: Console, name: str) -> None:
+    prepare(changed(config, dir=tmp_path / "undisturbed"), quiet)
+    assert killed_after(config, 2 * SHARDS - 2) == -signal.SIGKILL
+    path = scratch(config) / name
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    finished: list[Path] = []
+    with watched(finished):
+        prepare(config, quiet)
+    assert [folder.resolve() for folder in finished if folder.resolve() == path.parent.resolve()]
+    assert len(finished) == 1 + 2
+    assert contents(config.data.dir) == contents(tmp_path / "undisturbed")
+
+
+def test_other_settings_or_text_begin_anew(config: Config, text: Path, quiet: Console) -> None:
+    for change in ("settings", "text"):
+        assert killed_after(config, 8) == -signal.SIGKILL
+        if change == "text":
+            text.joinpath("more.en").write_text(text.joinpath("more.en").read_text("utf-8").replace("garden", "house"))
+        config = changed(config, vocab_size=320) if change == "settings" else config
+        finished: list[Path] = []
+        with watched(finished):
+            prepare(config, quiet)
+        assert len(finished) == 2 * SHARDS
+        shutil.rmtree(config.data.dir)
+
+
+class Stopping(Console):
+    """Raises an error when encoding begins; remembers what was said."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(quiet=True)
+        self.error, self.heard = error, list[str]()
+
+    def say(self, text: str) -> None:
+        self.heard.append(text)
+
+    @contextmanager
+    def track(self, description: str, total: int | None = None, unit: str = "line") -> Iterator[Advance]:
+        if description == "encoding":
+            raise self.error
+        yield lambda count, share=0.0: None
+
+
+def test_what_is_done_is_kept_on_ctrl_c_and_on_a_full_disk(config: Config, quiet: Console) -> None:
+    full = OSError(28, "No space left on device")
+    for error, seen in ((KeyboardInterrupt(), KeyboardInterrupt), (full, DiskError)):
+        console = Stopping(error)
+        with pytest.raises(seen):
+            prepare(config, console)
+        assert console.heard[-1].endswith(".data.new: what is done is kept here; the same command goes on with it")
+        assert len(list(scratch(config).glob("text/*.json"))) == SHARDS
+    finished: list[Path] = []
+    with watched(finished):
+        prepare(config, quiet)
+    assert len(finished) == SHARDS
+
+
+def test_bad_text_leaves_nothing(config: Config, text: Path, quiet: Console) -> None:
+    with open(text / "new.en", "a", encoding="utf-8") as file:
+        file.write("one more\n")
+    with pytest.raises(DataError, match="first line without a partner"):
+        prepare(config, quiet)
+    assert not scratch(config).parent.exists()
+
+
+# --- The formats' limits -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shard", [40, 10**6])
+def test_a_sentence_longer_than_the_format_holds_is_named(
+    config: Config, text: Path, quiet: Console, shard: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mt.data.shards.SHARD", shard)
+    with open(text / "new.en", "a") as english, open(text / "new.de", "a") as german:
+        english.write("q " * 70_000 + "\n")
+        german.write("y " * 70_000 + "\n")
+    rules = CleanConfig(max_pieces=200_000, max_ratio=0)
+    with pytest.raises(DataError, match=r"new:101 has \d+,\d+ pieces on one side, more than the 65,535"):
+        prepare(changed(config, clean=rules), quiet)
+
+
+def test_more_sources_than_origins_can_name_are_refused(
+    config: Config, quiet: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mt.data.prepare.MOST_SOURCES", 2)
+    with pytest.raises(DataError, match=r"^data\.train names 3 sources, more than 2: join some of them"):
+        prepare(config, quiet)
+    monkeypatch.setattr("mt.data.prepare.MOST_SOURCES", 3)
+    monkeypatch.setattr("mt.data.shards.MOST_LINES", 99)
+    with pytest.raises(DataError, match=r"train: more than 99 lines; cut it into several sources"):
+        prepare(config, quiet)
+
+
+# --- Processes -----------------------------------------------------------------------------------------------------
+
+
+def test_results_come_in_order_and_errors_as_they_were_raised() -> None:
+    with Workers(2) as workers:
+        assert list(workers.map(operator.neg, range(-20, 0), alone=3)) == list(range(20, 0, -1))
+        with pytest.raises(ValueError, match="math domain error"):
+            list(workers.map(math.sqrt, [1, -1, 3]))
+
+
+def test_a_worker_that_is_killed_is_said() -> None:
+    with Workers(2) as workers, pytest.raises(WorkerLostError, match="ended from outside"):
+        list(workers.map(os._exit, [1, 2, 3]))
+
+
+def test_workers_do_not_outlive_the_process_that_is_killed() -> None:
+    code = (
+        "import os; from mt.data.processes import Workers\n"
+        "with Workers(2) as workers:\n"
+        "    list(workers.map(abs, [1, 2]))\n"
+        "    print(*(process.pid for process, _ in workers._started), flush=True)\n"
+        "    os.kill(os.getpid(), 9)\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    pids = killed.stdout.split()
+    assert len(pids) == 2
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
+
+
+def test_what_is_prepared_in_shards_opens_again(config: Config, quiet: Console) -> None:
+    before = pairs_of(prepare(config, quiet))
+    assert pairs_of(open_prepared(config.data.dir)) == before
+    path = config.data.dir / "train" / "00001" / "source.lengths.npy"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x07")
+    with pytest.raises(DataError, match=r"00001/source\.lengths\.npy is damaged"):
+        open_prepared(config.data.dir).verify()
