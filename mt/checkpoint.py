@@ -100,9 +100,10 @@ def save_checkpoint(
     shutil.rmtree(old, ignore_errors=True)
 
 
-def load_checkpoint(path: Path, resume: bool = False) -> Checkpoint:
+def load_checkpoint(path: Path, resume: bool = False, in_int8: bool = False) -> Checkpoint:
     """Read and verify a checkpoint; the optimiser's state only to `resume` from it.
 
+    in_int8: weights stored in 8 bits stay so, beside their scales.
     Raises CheckpointError naming the file that is missing, cut short or changed.
     """
     contents = dict(_verified_files(path, resume))
@@ -110,13 +111,13 @@ def load_checkpoint(path: Path, resume: bool = False) -> Checkpoint:
         path=path,
         config=parse_config(contents["config.yaml"].decode(), str(path / "config.yaml")),
         tokenizers={name: contents[name] for name in TOKENIZER_FILES if name in contents},
-        weights=_in_float32(load_tensors(contents["model.safetensors"])),
+        weights=(dict if in_int8 else in_float32)(load_tensors(contents.pop("model.safetensors"))),
         optimizer=load_tensors(contents["optimizer.safetensors"]) if "optimizer.safetensors" in contents else {},
         state=json.loads(contents["state.json"]),
     )
 
 
-def _in_float32(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def in_float32(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Weights as they are used; those stored in 8 bits are multiplied by their scales."""
     return {
         name: tensor * weights[name + SCALE] if tensor.dtype == torch.int8 else tensor

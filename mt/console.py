@@ -1,21 +1,17 @@
 """What a person sees while a command works: notes, warnings and progress, on stderr only."""
 
+from __future__ import annotations
+
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from rich.console import Console as RichConsole
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+if TYPE_CHECKING:  # imported for a terminal alone, as it takes a tenth of a second
+    from rich.console import Console as RichConsole
+    from rich.progress import Progress
 
 
 class Advance(Protocol):
@@ -29,9 +25,8 @@ class Console:
 
     def __init__(self, quiet: bool = False) -> None:
         self.quiet = quiet
-        self._rich = RichConsole(stderr=True, highlight=False)
-        self._rich.soft_wrap = not self._rich.is_terminal  # on a terminal, lines are broken between words
-        self.is_terminal = self._rich.is_terminal and not quiet
+        self._rich = _terminal()
+        self.is_terminal = self._rich is not None and not quiet
 
     def say(self, text: str) -> None:
         if not self.quiet:
@@ -43,7 +38,11 @@ class Console:
 
     def _print(self, text: str, style: str | None = None) -> None:
         try:
-            self._rich.print(text, markup=False, style=style)
+            if self._rich is not None:
+                self._rich.print(text, markup=False, style=style)
+            elif sys.stderr is not None:  # who closes it wants to see nothing
+                sys.stderr.write(f"{text}\n")
+                sys.stderr.flush()
         except OSError:  # stderr may go to a file on a full disk: no reason to end the work
             os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
@@ -53,6 +52,8 @@ class Console:
         if not self.is_terminal:
             yield lambda completed, status: None
             return
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
         # Narrow enough for a terminal of 80 columns.
         columns = (BarColumn(10), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
         with _shown(Progress(*columns, console=self._rich)) as progress:
@@ -63,16 +64,7 @@ class Console:
     def track(self, description: str, total: int | None = None, unit: str = "line") -> Iterator[Advance]:
         """Show the progress of a stage with rate and time left, and one line when it has ended."""
         start, done = time.monotonic(), 0
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TaskProgressColumn(),
-            TextColumn("{task.fields[rate]}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-        )
-        # Transient, as a bar left behind would stand twice where Ctrl-C has wrapped its line.
-        progress = Progress(*columns, console=self._rich, transient=True) if self.is_terminal else None
+        progress = self._stage() if self.is_terminal else None
         task = progress.add_task(description, total=1 if total else None, rate="") if progress else None
 
         def advance(count: int, share: float = 0.0) -> None:
@@ -92,6 +84,30 @@ class Console:
         if done:
             rate = f"{done / max(seconds, 1e-9):,.0f} {unit}s/s"
             self.say(f"{description}: {counted(done, unit)} in {seconds:.1f} s ({rate})")
+
+    def _stage(self) -> Progress:
+        """A bar for a stage; transient, as one left behind would stand twice where Ctrl-C has wrapped its line."""
+        from rich.progress import (
+            BarColumn,
+            Progress,
+            TaskProgressColumn,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        texts = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[rate]}"))
+        return Progress(*texts, TimeElapsedColumn(), TimeRemainingColumn(), console=self._rich, transient=True)
+
+
+def _terminal() -> RichConsole | None:
+    """The terminal that stderr is; None where it is a file or a pipe."""
+    if sys.stderr is None or not sys.stderr.isatty():
+        return None
+    from rich.console import Console as RichConsole
+
+    console = RichConsole(stderr=True, highlight=False)
+    return console if console.is_terminal else None
 
 
 @contextmanager

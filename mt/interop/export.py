@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +34,9 @@ from mt.interop.self_check import (
 from mt.model.inference import quantised
 from mt.model.transformer import Transformer
 from mt.patterns import NUMBERED
+from mt.run_folder import folder_of
 from mt.translate.opening import chosen_checkpoints, fingerprint_of, open_model
+from mt.translate.shortlist import FILE as SHORTLIST
 from mt.translate.translator import Translator
 
 FORMATS = {  # and the types that the weights may have there, the usual one first
@@ -100,6 +102,7 @@ class _Opened:
     text: Text | None  # the validation set
     pairs: Pairs
     logps: LogProbabilities  # of the pairs, under the model
+    shortlist: Path  # of the run, where it has one
 
     @property
     def config(self) -> Config:
@@ -141,7 +144,8 @@ def _open(path: Path, average: int | None) -> _Opened:
     text = validation_text(config, tokenizers)
     pairs = pairs_to_check(text, tokenizers, config)
     fingerprint = fingerprint_of(checkpoints)
-    return _Opened(name, fingerprint, checkpoint, model, tokenizers, text, pairs, our_log_probabilities(model, pairs))
+    logps, shortlist = our_log_probabilities(model, pairs), folder_of(path) / SHORTLIST
+    return _Opened(name, fingerprint, checkpoint, model, tokenizers, text, pairs, logps, shortlist)
 
 
 def _check(ckpt: Sequence[Path], to: str, output: Path, quantization: str | None) -> str:
@@ -215,19 +219,27 @@ def _write_argos(folder: Path, opened: _Opened, quantization: str) -> Written:
 
 def _write_int8(folder: Path, opened: _Opened) -> list[str]:
     """Write a checkpoint with the weights of embeddings and linear layers in 8 bits, and compare what is read back."""
-    weights = dict[str, Tensor]()
-    for name, weight in opened.model.state_dict().items():
-        if weight.ndim == 2 and name.endswith(".weight"):
-            weights[name], weights[name + SCALE] = quantised(weight)
-        else:
-            weights[name] = weight
     decode = opened.config.decode.model_copy(update={"precision": "int8"})
     config = opened.config.model_copy(update={"decode": decode})
+    weights = in_int8(opened.model.state_dict())
     save_checkpoint(folder, config, opened.checkpoint.tokenizers, weights, opened.checkpoint.state)
+    if opened.shortlist.is_file():
+        shutil.copyfile(opened.shortlist, folder / opened.shortlist.name)
     read = Translator(folder, device="cpu", decode={"beam": 1, "groups": 1, "sample": False})
     apart = difference(opened.logps, our_log_probabilities(read.models[0], opened.pairs))
     checks = [f"Log-probabilities of the pieces of {len(opened.pairs)} pairs differ by {apart.mean:.1e} on average."]
     return checks + _bleu_of_both(opened, lambda text: read(text[0], tag=text[2]), "int8")
+
+
+def in_int8(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights as a checkpoint in 8 bits stores them: matrices with the scales of their rows, all else as it is."""
+    stored = dict[str, Tensor]()
+    for name, weight in weights.items():
+        if weight.ndim == 2 and name.endswith(".weight"):
+            stored[name], stored[name + SCALE] = quantised(weight)
+        else:
+            stored[name] = weight
+    return stored
 
 
 def _tokenizer_files(tokenizers: Tokenizers) -> dict[str, bytes]:

@@ -16,7 +16,6 @@ from mt.data.tokenizer import BOS, EOS
 from mt.data.vocabulary import Tokenizers
 from mt.device import choose_device, choose_precision, is_out_of_memory, keep_freed_memory
 from mt.errors import DataError, UsageError
-from mt.model.inference import inference_model
 from mt.model.transformer import Transformer
 from mt.translate.beam import BeamSearch, beam_search, penalty_of
 from mt.translate.decoding import (
@@ -32,9 +31,10 @@ from mt.translate.decoding import (
 from mt.translate.opening import (
     chosen_checkpoints,
     decode_settings,
+    decoding_model,
     fingerprint_of,
     fitted,
-    open_model,
+    open_checkpoint,
     refuse_other_vocabularies,
 )
 from mt.translate.sampling import Sampling, sample_search
@@ -94,16 +94,16 @@ class Translator:
             raise UsageError("Translator needs the path of a run or of a checkpoint")
         where = choose_device(device)
         averaged, names = zip(*(chosen_checkpoints(Path(one), average) for one in path), strict=True)
-        opened = [open_model(checkpoints) for checkpoints in averaged]
-        first = opened[0][0]
+        opened = [open_checkpoint(checkpoints) for checkpoints in averaged]
+        first = opened[0]
         self.tokenizers = Tokenizers.read(first.tokenizers)
-        refuse_other_vocabularies(self.tokenizers, [checkpoint for checkpoint, _ in opened])
+        refuse_other_vocabularies(self.tokenizers, opened)
         self.decode = decode_settings(first.config.decode, decode or {})
         self.encoder = self._encoder(first.config.data.protect)
         self.source_language, self.target_language = first.config.data.src, first.config.data.tgt
         self.needs_tag = all(entry.tag for entry in first.config.data.train)
         precision = choose_precision(self.decode.precision, where)
-        self.models = [inference_model(model.to(where), precision) for _, model in opened]
+        self.models = [decoding_model(checkpoint, precision, where) for checkpoint in opened]
         self.decode = fitted(self.decode, self.longest, where)
         self._measured_layer: object = first.state.get("alignment_layer")
         layers = self.models[0].config.decoder_layers

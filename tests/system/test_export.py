@@ -17,6 +17,7 @@ import pytest
 import sentencepiece
 import torch
 from helpers import mt, wait_until
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from mt import Translator
@@ -30,8 +31,9 @@ from mt.demo import demo_pairs
 from mt.errors import MtError, UsageError
 from mt.files import read_lines
 from mt.interop import ctranslate
-from mt.interop.export import ANY, HELD, IN_TRAINING, export, refuse
+from mt.interop.export import ANY, HELD, IN_TRAINING, export, in_int8, refuse
 from mt.interop.self_check import Difference, Pairs
+from mt.model.inference import largest_exact_weight
 from mt.model.transformer import Transformer
 from mt.run_folder import find_checkpoint
 from mt.train.loop import train
@@ -204,9 +206,44 @@ def test_a_checkpoint_in_8_bits_has_a_quarter_of_the_size_and_translates_as_the_
     ours = Translator(path, device="cpu", decode={"precision": "int8", **bounded}).n_best(lines)
     stored = Translator(out, device="cpu", decode=bounded)
     assert stored.decode.precision == "int8"
+    assert not [name for name, weight in stored.models[0].state_dict().items() if weight.is_meta]
     for left, right in zip(ours, stored.n_best(lines), strict=True):
         assert left[0].text == right[0].text
         assert left[0].score == pytest.approx(right[0].score, rel=1e-4)
+
+
+class Float32(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """The sizes of all tensors in float32 that are made."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.sizes = list[int]()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        if isinstance(made, torch.Tensor) and made.dtype == torch.float32 and not made.is_meta:
+            self.sizes.append(made.numel())
+        return made
+
+
+@pytest.mark.skipif(not largest_exact_weight(), reason="torch has no exact products of 8 bits here")
+def test_weights_in_8_bits_are_loaded_without_ever_being_in_32(toy_run: Path, tmp_path: Path) -> None:
+    path, smallest = random_checkpoint(toy_run, tmp_path, {"d_model": 320, "d_ff": 320}), 320 * 320
+    whole = load_checkpoint(path)
+    save_checkpoint(tmp_path / "int8", whole.config, whole.tokenizers, in_int8(whole.weights), whole.state)
+    made = {}
+    for precision in ("int8", "float32"):
+        with Float32() as mode:
+            Translator(tmp_path / "int8", device="cpu", decode={"precision": precision})
+        made[precision] = max(mode.sizes)
+    assert made["int8"] < smallest <= made["float32"]
+
+
+def test_a_student_of_32_000_pieces_takes_20_mb_on_disk() -> None:
+    config = ModelConfig(d_model=256, heads=8, d_ff=1536, encoder_layers=6, decoder_layers=2)
+    with torch.device("meta"):
+        weights = in_int8(Transformer(config, 32_000).state_dict())
+    assert sum(weight.nbytes for weight in weights.values()) < 20e6
 
 
 # --- What is said ------------------------------------------------------------------------------------------------

@@ -155,3 +155,18 @@ def test_training_from_prepared_data_never_imports_datasets(toy_yaml: Path) -> N
         "assert 'datasets' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_translating_imports_what_it_needs_alone(toy_run: Path) -> None:
+    """Most of the time until the first translation goes into imports."""
+    command = [sys.executable, "-X", "importtime", "-m", "mt", "translate", "--ckpt", str(toy_run)]
+    done = subprocess.run(command, input="a man\n", capture_output=True, text=True, check=True)
+    assert done.stdout.count("\n") == 1
+    imported = {line.rsplit("|", 1)[1].strip() for line in done.stderr.splitlines() if line.startswith("import time")}
+    assert "torch.nn" in imported
+    needless = {
+        *("torch._dynamo", "torch._inductor", "torch.onnx", "sympy"),
+        *("datasets", "pyarrow", "pandas", "sacrebleu", "rich", "transformers", "ctranslate2", "tensorboard", "ray"),
+        *("mt.train", "mt.evaluate", "mt.interop", "mt.serve", "mt.demo"),
+    }
+    assert not needless & imported
