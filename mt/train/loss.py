@@ -141,7 +141,23 @@ def _log_sum_and_gradient(logits_CV: Tensor, targets_C1: Tensor, minus_gold_C1: 
     highest_C1 = logits_CV.amax(dim=1, keepdim=True).to(exact)
     softmax_CV = logits_CV.softmax(dim=1)
     log_sum_C1 = highest_C1 - softmax_CV.amax(dim=1, keepdim=True).to(exact).log()
-    return log_sum_C1, softmax_CV.scatter_add_(1, targets_C1, minus_gold_C1)
+    return log_sum_C1, _added_at(softmax_CV, targets_C1, minus_gold_C1)
+
+
+def _added_at(x_CV: Tensor, piece_C1: Tensor, added_C1: Tensor) -> Tensor:
+    """`x_CV`, with something added to one number of each row.
+
+    Sums of two numbers have but one order. So not in deterministic mode, in which torch would sort, and wait for a GPU
+    to copy strides to it.
+    """
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    if deterministic:
+        torch.use_deterministic_algorithms(False)
+    try:
+        return x_CV.scatter_add_(1, piece_C1, added_C1)
+    finally:
+        if deterministic:
+            torch.use_deterministic_algorithms(True)
 
 
 def _in_one_pass(logits_CV: Tensor, targets_C1: Tensor, minus_gold_C1: Tensor) -> tuple[Tensor, Tensor]:
@@ -269,9 +285,8 @@ class _ConsistentLoss(torch.autograd.Function):
                 loss -= part * ((1 - smoothing) * gold + smoothing / V * logs_CV.sum())
             loss += weights.forward * forward_C1.sum() + weights.backward * backward_C1.sum()
             divergence += forward_C1.sum()
-            target_CV = torch.full_like(p_CV, smoothing / V).scatter_add_(
-                1, targets_C1, p_CV.new_full(targets_C1.shape, 1 - smoothing)
-            )
+            gold_C1 = p_CV.new_full(targets_C1.shape, 1 - smoothing)
+            target_CV = _added_at(torch.full_like(p_CV, smoothing / V), targets_C1, gold_C1)
             gradient_2CV = torch.stack(
                 [
                     weights.first * (p_CV - target_CV)

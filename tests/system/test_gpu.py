@@ -13,6 +13,7 @@ from mt.checkpoint import load_checkpoint, resumable_checkpoints
 from mt.config import Config
 from mt.console import Console
 from mt.data.feed import cut_batch
+from mt.device import repeat_exactly
 from mt.train.loop import train
 from mt.train.update import take_update
 
@@ -71,6 +72,8 @@ def test_a_resumed_run_is_the_uninterrupted_run_bit_for_bit(
 
 @pytest.mark.parametrize("compiled", [False, True], ids=["plain", "compiled"])
 def test_an_update_never_waits_for_the_gpu(toy_config: Config, compiled: bool) -> None:
+    """In deterministic mode, in which torch has other kernels."""
+    repeat_exactly(torch.device(DEVICE))
     config = with_settings(
         toy_config,
         optim={"clip_norm": 1.0},

@@ -32,6 +32,11 @@ from mt.translate.search import Bounds, greedy_search
 
 META = torch.device("meta")
 MAKERS = (torch.tensor, torch.as_tensor, torch.asarray, torch.from_numpy, Tensor.new_tensor)
+SORTING = tuple(
+    getattr(torch.ops.aten, name)
+    for kind in ("scatter", "scatter_add", "scatter_reduce", "index_put", "index_add", "index_copy")
+    for name in (kind, f"{kind}_")
+)
 STEPS = 26
 
 
@@ -49,10 +54,16 @@ class _NoTensorsFromValues(TorchFunctionMode):
 
 
 class _NoCopiesBetweenDevices(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Refuses them, but for those to the device that nobody waits for: an update's batches."""
+    """Refuses them, but for those to the device that nobody waits for: an update's batches.
+
+    In deterministic mode also what then copies inside torch's kernels for CUDA (`_scatter_via_index_put`), or may look
+    whether indices are in range (`wrapIndexOnce`).
+    """
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if torch.are_deterministic_algorithms_enabled():
+            assert function.overloadpacket not in SORTING, f"{function} waits in deterministic mode"
         result = function(*args, **kwargs)
         tensors = [each for each in tree_leaves((args, kwargs, result)) if isinstance(each, Tensor) and each.dim()]
         if len({tensor.device.type for tensor in tensors}) > 1:
@@ -136,9 +147,13 @@ def test_an_update_waits_for_nothing(
         ema=[parameter.detach().clone() for parameter in on_meta.parameters()],
     )
     updates = [cut_batch(prepared.train, rows, config.batch) for rows in first_batches(prepared.train, config)[:2]]
-    with waiting_refused():
-        for update, batches in enumerate(updates, 1):
-            record = take_update(learner, batches, update)
+    torch.use_deterministic_algorithms(True)  # as in a run on a GPU
+    try:
+        with waiting_refused():
+            for update, batches in enumerate(updates, 1):
+                record = take_update(learner, batches, update)
+    finally:
+        torch.use_deterministic_algorithms(False)
     assert record["loss"].device == record["gradient_norm"].device == META
 
 
