@@ -1,5 +1,6 @@
 """Length-bucketed batches (section 5.1), planned by a pure function, so that a run can resume at any batch."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,16 +19,17 @@ GROUP = 6
 
 @dataclass(frozen=True)
 class Cursor:
-    """A place in the training data: the next batch is number `batch` of `epoch`, both from 0."""
+    """A place in the training data: the next batch is number `batch` of a window of an epoch, all from 0."""
 
     epoch: int = 0
     batch: int = 0
+    window: int = 0
 
 
-def plan_batches(lengths_N2: Lengths, max_tokens: int, seed: int, epoch: int) -> list[Rows]:
+def plan_batches(lengths_N2: Lengths, max_tokens: int, seed: int, epoch: int, window: Sequence[int] = ()) -> list[Rows]:
     """Group pairs of similar length into batches of at most `max_tokens` a side, in random order (section 5.1).
 
-    Lengths in tokens, EOS counted; padding counts against the budget.
+    Lengths in tokens, EOS counted; padding counts against the budget. window: tells parts of an epoch apart.
     Pure: the same arguments give the same plan, so a resume recomputes it.
     Raises DataError when one sentence alone exceeds the budget.
     """
@@ -37,7 +39,7 @@ def plan_batches(lengths_N2: Lengths, max_tokens: int, seed: int, epoch: int) ->
         raise DataError(
             f"pair {row + 1} has {longest:,} tokens on one side, but a batch holds {max_tokens:,}: raise batch.tokens"
         )
-    random = np.random.Generator(np.random.PCG64([seed, epoch]))
+    random = np.random.Generator(np.random.PCG64([seed, epoch, *window]))
     order = _by_length(lengths_N2, GROUP * max_tokens, random)
     batches = np.split(order, _cuts(lengths_N2[order], max_tokens))
     return [batches[index] for index in random.permutation(len(batches))]

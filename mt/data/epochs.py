@@ -8,11 +8,16 @@ import numpy as np
 import numpy.typing as npt
 
 from mt.config import Config
-from mt.data.batches import Cursor, Rows, plan_batches
+from mt.data.batches import Cursor, Lengths, Rows, plan_batches
 from mt.data.prepared import Prepared, inputs_of
 from mt.errors import DataError
 
-_DRAW = 3  # which pairs a weight such as 0.5 takes: a stream of random numbers beside those of BPE-dropout
+SHARDS = 4  # of a large corpus whose pairs are mixed: memory grows with them, about 100 bytes a pair
+
+# Streams of random numbers beside those of BPE-dropout and of noise:
+_DRAW = 3  # which pairs a weight such as 0.5 takes
+_SHUFFLE = 5  # the order of shards
+_WINDOW = 6  # the batches of each window
 
 
 class Batch(NamedTuple):
@@ -27,25 +32,36 @@ def batches_of_run(prepared: Prepared, config: Config, update: int, cursor: Curs
     """Endless batches from a place in a run on: so many updates are done, and the cursor names the next batch.
 
     Where a stage changes the weights, a new epoch begins, and the rest of the epoch before it is left out.
-    Pure, so that a run goes on exactly from any place. A thread plans the next epoch while the second half of this one
+    Pure, so that a run goes on exactly from any place. A thread plans the next window while the second half of this one
     is taken: with millions of pairs that takes seconds, in which training would stand still.
+    Raises DataError when a stage leaves no pair.
     """
+    last = window_count(prepared) - 1
     with ThreadPoolExecutor(1, thread_name_prefix="plan") as pool:
-        planned = dict[tuple[int, tuple[float, ...]], Future[list[Rows]]]()
+        planned, empty = dict[tuple[int, int, tuple[float, ...]], Future[list[Rows]]](), 0
         while True:
-            epoch, weights = cursor.epoch, _weights_at(config, update, cursor)
-            made = planned.get((epoch, weights))
-            plan = made.result() if made else plan_epoch(prepared, config, epoch, weights)
-            half = max(cursor.batch, len(plan) // 2)
-            while cursor.epoch == epoch:
+            epoch, window, weights = cursor.epoch, cursor.window, _weights_at(config, update, cursor)
+            made = planned.get((epoch, window, weights))
+            plan = made.result() if made else plan_window(prepared, config, epoch, window, weights)
+            next_window = Cursor(epoch, 0, window + 1) if window < last else Cursor(epoch + 1)
+            if not plan:
+                if (empty := empty + 1) > last:
+                    raise _no_pair(weights)
+                cursor = next_window
+                continue
+            empty, half = 0, max(cursor.batch, len(plan) // 2)
+            while (cursor.epoch, cursor.window) == (epoch, window):
                 if cursor.batch == half:
-                    end, start = update + len(plan) - half, Cursor(epoch + 1, 0)
-                    following = (start.epoch, _weights_at(config, end, start))  # unless a stage ends this epoch early
-                    planned = {following: pool.submit(plan_epoch, prepared, config, *following)}
+                    end = update + len(plan) - half
+                    weights_then = _weights_at(config, end, next_window)  # unless a stage ends this epoch early
+                    following = next_window.epoch, next_window.window, weights_then
+                    planned = {following: pool.submit(plan_window, prepared, config, *following)}
                 rows, stage = plan[cursor.batch], config.train.stage_at(update, epoch)
-                update, cursor = update + 1, Cursor(epoch, cursor.batch + 1)
-                if cursor.batch == len(plan) or _weights_at(config, update, cursor) != weights:
-                    cursor = Cursor(epoch + 1, 0)
+                update, cursor = update + 1, Cursor(epoch, cursor.batch + 1, window)
+                if _weights_at(config, update, cursor) != weights:
+                    cursor = Cursor(epoch + 1)
+                elif cursor.batch == len(plan):
+                    cursor = next_window
                 yield Batch(rows, stage, cursor)
 
 
@@ -53,22 +69,72 @@ def _weights_at(config: Config, update: int, cursor: Cursor) -> tuple[float, ...
     return config.weights(config.train.stage_at(update, cursor.epoch))
 
 
-def plan_epoch(prepared: Prepared, config: Config, epoch: int, weights: Sequence[float]) -> list[Rows]:
-    """The batches of an epoch in which the inputs of data.train have these weights.
+def _no_pair(weights: Sequence[float]) -> DataError:
+    return DataError(f"the weights {', '.join(f'{weight:g}' for weight in weights)} of train.stages leave no pair")
 
-    Raises DataError when they leave no pair.
+
+# --- Plans ---------------------------------------------------------------------------------------------------------
+
+
+def plan_epoch(prepared: Prepared, config: Config, epoch: int, weights: Sequence[float]) -> tuple[list[Rows], int]:
+    """The batches of an epoch in which the inputs of data.train have these weights, and how many they are.
+
+    Of a corpus of several windows, those of the first window that has any, and about how many the epoch has: as many
+    for each pair as there.
+    Raises DataError when the weights leave no pair.
     """
-    lengths_N2 = prepared.train.lengths()
+    windows = _windows(prepared, config, epoch)
+    for number, ranges in enumerate(windows):
+        if plan := plan_window(prepared, config, epoch, number, weights):
+            pairs = sum(map(len, ranges))
+            return plan, len(plan) if len(windows) == 1 else round(len(plan) * len(prepared.train) / pairs)
+    raise _no_pair(weights)
+
+
+def plan_window(prepared: Prepared, config: Config, epoch: int, number: int, weights: Sequence[float]) -> list[Rows]:
+    """The batches of a part of an epoch in which the inputs of data.train have these weights; it may have none."""
+    windows = _windows(prepared, config, epoch)
+    parts = [_rows_of(part, prepared, config, epoch, weights) for part in windows[number]]
+    rows = np.concatenate([rows for rows, _ in parts])
+    lengths_N2 = np.concatenate([lengths_N2 for _, lengths_N2 in parts])
+    if not len(rows):
+        return []
+    window = () if len(windows) == 1 else (_WINDOW, number)
+    plan = plan_batches(lengths_N2, config.batch.tokens, config.seed, epoch, window)
+    return [rows[batch] for batch in plan]
+
+
+def window_count(prepared: Prepared) -> int:
+    """How many windows each epoch has."""
+    return max(1, -(-len(prepared.shards) // SHARDS))
+
+
+def _windows(prepared: Prepared, config: Config, epoch: int) -> list[list[range]]:
+    """The rows of an epoch in windows of up to SHARDS shards, in random order; few shards are one window."""
+    if window_count(prepared) == 1:
+        return [[range(len(prepared.train))]]
+    ends = np.cumsum(prepared.shards).tolist()
+    shards = [range(end - rows, end) for end, rows in zip(ends, prepared.shards, strict=True)]
+    order = np.random.Generator(np.random.PCG64([config.seed, epoch, _SHUFFLE])).permutation(len(shards))
+    windows = np.array_split(order, window_count(prepared))
+    return [[shards[shard] for shard in sorted(window.tolist())] for window in windows]
+
+
+def _rows_of(
+    part: range, prepared: Prepared, config: Config, epoch: int, weights: Sequence[float]
+) -> tuple[Rows, Lengths]:
+    """The rows of a part of the corpus, each as often as the weight of its input says, and their lengths."""
+    here = slice(part.start, part.stop)
+    lengths_N2 = prepared.train.lengths(here)
     as_prepared = [source.weight for source in config.data.train]
     if list(weights) == as_prepared:
-        return plan_batches(lengths_N2, config.batch.tokens, config.seed, epoch)
-    random = np.random.Generator(np.random.PCG64([config.seed, epoch, _DRAW]))
+        return np.arange(part.start, part.stop), lengths_N2
     inputs = inputs_of(prepared.manifest["sources"]["train"])
     before, now = ([each[number] for number in inputs] for each in (as_prepared, weights))
-    rows = weighted_rows(prepared.origins, before, now, random)
-    if not len(rows):
-        raise DataError(f"the weights {', '.join(f'{weight:g}' for weight in weights)} of train.stages leave no pair")
-    return [rows[batch] for batch in plan_batches(lengths_N2[rows], config.batch.tokens, config.seed, epoch)]
+    stream = np.random.PCG64([config.seed, epoch, _DRAW])
+    stream.advance(part.start)  # each pair of the corpus has its own random number
+    rows = weighted_rows(prepared.origins[here], before, now, np.random.Generator(stream))
+    return rows + part.start, lengths_N2[rows]
 
 
 def weighted_rows(

@@ -8,8 +8,9 @@ import numpy as np
 
 from mt.config import Config
 from mt.console import Console
-from mt.data.batches import padding_share, plan_batches
-from mt.data.corpus import Integers, Sentences
+from mt.data.batches import Rows
+from mt.data.corpus import Corpus, Integers, Sentences
+from mt.data.epochs import plan_epoch
 from mt.data.prepare import prepare
 from mt.data.prepared import Manifest, Prepared
 from mt.data.tokenizer import UNK, Tokenizer
@@ -84,8 +85,7 @@ def inspect(config: Config, console: Console) -> Inspection:
 
 def _measure(prepared: Prepared, config: Config) -> Inspection:
     train, manifest, tokenizers = prepared.train, prepared.manifest, prepared.tokenizers
-    lengths_N2 = train.lengths()
-    plan = plan_batches(lengths_N2, config.batch.tokens, config.seed, epoch=0)
+    plan, updates = plan_epoch(prepared, config, 0, [source.weight for source in config.data.train])
     source_uses_V = _uses(train.source, len(tokenizers.source))
     target_uses_V = _uses(train.target, len(tokenizers.target))
     uses_V = source_uses_V + target_uses_V if tokenizers.share_ids else np.append(source_uses_V, target_uses_V)
@@ -103,11 +103,20 @@ def _measure(prepared: Prepared, config: Config) -> Inspection:
         source=_side(config.data.src, train.source, source_uses_V, tokenizers.source),
         target=_side(config.data.tgt, train.target, target_uses_V, tokenizers.target),
         batch_tokens=config.batch.tokens,
-        updates_per_epoch=len(plan),
-        epochs=config.train.updates / len(plan),
-        padding_share=padding_share(plan, lengths_N2),
+        updates_per_epoch=updates,
+        epochs=config.train.updates / updates,
+        padding_share=_padding(plan, train),
         examples=_examples(prepared, config.seed),
     )
+
+
+def _padding(plan: list[Rows], corpus: Corpus) -> float:
+    real, padded = 0, 0
+    for rows in plan:
+        lengths_R2 = corpus.lengths(rows)
+        real += int(lengths_R2.sum())
+        padded += int(lengths_R2.max(axis=0).sum()) * len(rows)
+    return 1 - real / padded
 
 
 def _pairs(manifest: Manifest, split: str) -> int:
@@ -146,7 +155,7 @@ def _side(language: str, sentences: Sentences, uses_V: Integers, tokenizer: Toke
 
 def _examples(prepared: Prepared, seed: int) -> list[Example]:
     corpus, source_side, target_side = prepared.train, prepared.tokenizers.source, prepared.tokenizers.target
-    rows = np.random.default_rng(seed).permutation(len(corpus))[:PAIRS]
+    rows = np.random.default_rng(seed).choice(len(corpus), min(PAIRS, len(corpus)), replace=False)
     source_ids, target_ids = ([side[row].tolist()[:-1] for row in rows] for side in (corpus.source, corpus.target))
     texts = zip(source_side.decode(source_ids), target_side.decode(target_ids), strict=True)
     pieces = zip(map(source_side.pieces, source_ids), map(target_side.pieces, target_ids), strict=True)

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import version
@@ -382,19 +382,20 @@ def _refuse_one_embedding(tokenizers: Tokenizers, config: Config) -> None:
 
 
 def _refuse_too_long(prepared: Prepared, config: Config) -> None:
-    for name, corpus in {"train": prepared.train, **prepared.valid}.items():
-        longest_N = corpus.lengths().max(axis=1)
+    limits = (
+        (config.batch.tokens, "a batch holds", "batch.tokens"),
+        (config.model.longest, "learned positions end at", "model.max_positions"),
+    )
+    for name, part in _parts_to_check(prepared):
+        corpus = prepared.train if name == "train" else prepared.valid[name]
+        longest_N = corpus.lengths(part).max(axis=1)
         row = int(longest_N.argmax())
-        limits = (
-            (config.batch.tokens, "a batch holds", "batch.tokens"),
-            (config.model.longest, "learned positions end at", "model.max_positions"),
-        )
         for limit, what, key in limits:
             if limit is None or longest_N[row] <= limit:
                 continue
             prepared.verify()  # damaged offsets would name a pair that is not long
             pair = (
-                prepared.origin([row])[0]
+                prepared.origin([row + part.start])[0]
                 if name == "train"
                 else f"{name.replace('valid', 'validation')} pair {row + 1}"
             )
@@ -402,3 +403,13 @@ def _refuse_too_long(prepared: Prepared, config: Config) -> None:
                 f"{pair} has {longest_N[row]:,} pieces on one side, but {what} {limit:,}: "
                 f"raise {key}{' or lower data.clean.max_pieces' if name == 'train' else ''}"
             )
+
+
+def _parts_to_check(prepared: Prepared) -> Iterator[tuple[str, slice]]:
+    """Which rows may hold the longest sentence: of shards, those of the one whose longest is in the manifest."""
+    shards = list(prepared.manifest.get("shards", {}).values())
+    number = max(range(len(shards)), key=lambda number: max(shards[number]["longest"]), default=0)
+    start = sum(prepared.shards[:number])
+    yield "train", slice(start, start + prepared.shards[number] if shards else len(prepared.train))
+    for name, corpus in prepared.valid.items():
+        yield name, slice(0, len(corpus))

@@ -49,6 +49,7 @@ class Prepared:
     manifest: Manifest
     fingerprint: str
     lock: IO[bytes]
+    shards: Sequence[int] = ()  # the pairs of each, where the training pairs are in shards
 
     def text(self, folder: str) -> Text:
         """The lines of a validation or test set as they were read; none when the config has no such entry.
@@ -117,6 +118,7 @@ def open_prepared(folder: Path) -> Prepared:
             manifest=manifest,
             fingerprint=manifest["fingerprint"],
             lock=lock,
+            shards=[shard["rows"] for shard in manifest.get("shards", {}).values()],
         )
     except DataError:
         _verify(folder, manifest)  # of two files that do not fit, name the damaged one

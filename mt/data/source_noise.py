@@ -34,13 +34,11 @@ class SourceNoise:
         self._tags = tags
         self._longest = longest
         self._symbols = {index: text for text, index in tokenizer.symbols.items()}
-        self._epoch = -1
-        self._chosen_N: npt.NDArray[np.bool_] = np.zeros(0, dtype=bool)
 
     def take(self, sentences: Sentences, epoch: int, rows: Rows) -> Sentences:
         """The sentences of `rows`, in that order."""
         plain = sentences.take(rows)
-        chosen = np.flatnonzero(self._chosen(epoch, len(sentences))[rows])
+        chosen = np.flatnonzero(self._chosen(epoch, rows))
         if not len(chosen):
             return plain
         found = [ids.tolist()[:-1] for ids in plain]  # without EOS, which from_lists appends
@@ -60,11 +58,15 @@ class SourceNoise:
                 found[place] = starts[place] + ids
         return Sentences.from_lists(found)
 
-    def _chosen(self, epoch: int, count: int) -> npt.NDArray[np.bool_]:
-        if epoch != self._epoch:
-            generator = np.random.Generator(np.random.PCG64([self._seed, epoch, _DRAW]))
-            self._epoch, self._chosen_N = epoch, generator.random(count) < self._share
-        return self._chosen_N
+    def _chosen(self, epoch: int, rows: Rows) -> npt.NDArray[np.bool_]:
+        """Each sentence of the corpus has one random number of the epoch, at its place in the stream."""
+        stream, place, numbers = np.random.PCG64([self._seed, epoch, _DRAW]), 0, []
+        random = np.random.Generator(stream)
+        for row in rows.tolist():
+            stream.advance(row - place)
+            numbers.append(random.random())
+            place = row + 1
+        return np.array(numbers) < self._share
 
     def _parts(self, ids: list[int]) -> list[str]:
         """Text, symbol, text, and so on; a part after a symbol is decoded with it, to keep its first space."""

@@ -12,6 +12,7 @@ Floats = npt.NDArray[np.float64]
 
 MOST_CELLS = 3_000_000  # source pieces times target pieces, over the sampled pairs: 200 MB and a second or two
 CHUNK_CELLS = 4_000_000  # numbered at a time: each takes 50 bytes meanwhile, and 8 afterwards
+MOST_ROWS = 3_000_000  # pairs whose lengths are looked at
 LONGEST = 64  # pieces of a sampled sentence
 ROUNDS = 5  # of expectation maximisation
 _SHIFT = 16  # ids have 16 bits

@@ -16,7 +16,8 @@ from mt.checkpoint import list_checkpoints, load_checkpoint
 from mt.config import Config
 from mt.console import Console, duration
 from mt.data.batches import Lengths, Rows, plan_batches
-from mt.data.epochs import plan_epoch
+from mt.data.corpus import Corpus
+from mt.data.epochs import plan_epoch, window_count
 from mt.data.feed import MicroBatches, cut_batch, pairs_by_epoch
 from mt.data.prepared import Prepared
 from mt.device import choose_device, total_memory
@@ -32,7 +33,7 @@ from mt.train.validation import validate
 SENTENCES = 2  # translated in the rehearsal: the longest of the validation set
 
 
-Plans = dict[tuple[float, ...], list[Rows]]  # the batches of an epoch, by the weights of data.train
+Plans = dict[tuple[float, ...], tuple[list[Rows], int]]  # what plan_epoch gives, by the weights of data.train
 
 
 class RehearsalError(MtError):
@@ -105,9 +106,9 @@ def rehearse(
     Leaves weights, optimiser and random states as they are. All processes rehearse together.
     Raises RehearsalError when the disk is too small, OutOfMemoryError, WriteError.
     """
-    config, lengths_N2 = learner.config, prepared.train.lengths()
+    config = learner.config
     plans = _plans(config, progress, prepared)
-    heaviest = _heaviest(config, progress, prepared, [rows for plan in plans.values() for rows in plan], world)
+    heaviest = _heaviest(config, progress, prepared, [rows for plan, _ in plans.values() for rows in plan], world)
     seconds_a_token = _rehearse_update(learner, heaviest)
     one, checkpoint_seconds, disk, free = _checkpoint_bytes(learner, prepared), 0.0, 0, 0
     if world.is_main:
@@ -120,13 +121,13 @@ def rehearse(
     else:
         learner.state()  # of which this process may have a share
     world.barrier()
-    plan = next(iter(plans.values()))
-    tokens = int(sum(lengths_N2[rows, 1].sum() for rows in plan)) / len(plan)
+    plan, _ = next(iter(plans.values()))
+    tokens = int(sum(prepared.train.target.lengths[rows].sum() for rows in plan)) / len(plan)
     memory, memory_of = _memory(learner.model.device)
     result = Plan(
         parameters=sum(parameter.numel() for parameter in learner.model.parameters()),
-        updates=_updates(config, progress, plans),
-        updates_an_epoch=[len(plan) for plan in plans.values()],
+        updates=_updates(config, progress, plans, window_count(prepared)),
+        updates_an_epoch=[updates for _, updates in plans.values()],
         tokens_an_update=tokens,
         processes=world.size,
         seconds_an_update=tokens * seconds_a_token / world.size,
@@ -154,13 +155,15 @@ def _plans(config: Config, progress: Progress, prepared: Prepared) -> Plans:
     return {weights: plan_epoch(prepared, config, epoch, weights) for weights in all_weights}
 
 
-def _updates(config: Config, progress: Progress, plans: Plans) -> int:
-    """The updates still to be taken."""
-    limits, update = config.train, progress.update - progress.cursor.batch
+def _updates(config: Config, progress: Progress, plans: Plans, windows: int) -> int:
+    """The updates still to be taken; of a corpus of several windows about so many."""
+    limits, cursor = config.train, progress.cursor
+    (_, of_epoch), *_ = plans.values()
+    update = progress.update - cursor.batch - round(of_epoch * cursor.window / windows)
     for epoch in range(progress.cursor.epoch, limits.epochs):
         if update >= limits.updates:
             break
-        update += len(plans[config.weights(limits.stage_at(update, epoch))])
+        update += plans[config.weights(limits.stage_at(update, epoch))][1]
     return max(0, (min(update, limits.updates) if limits.epochs else limits.updates) - progress.update)
 
 
@@ -169,8 +172,7 @@ def _updates(config: Config, progress: Progress, plans: Plans) -> int:
 
 def _heaviest(config: Config, progress: Progress, prepared: Prepared, plan: list[Rows], world: World) -> MicroBatches:
     """The pass with most positions of all processes, padding counted, as an update of its own."""
-    lengths_N2 = prepared.train.lengths()
-    rows = _heaviest_batch(plan, lengths_N2)
+    rows = _heaviest_batch(plan, prepared.train)
     take = partial(pairs_by_epoch(prepared.train, prepared.tokenizers, config), progress.cursor.epoch)
     shares = [cut_batch(prepared.train, rows, config.batch, rank, world.size, take) for rank in range(world.size)]
     passes = [each for batches in shares for each in batches.passes]
@@ -178,8 +180,8 @@ def _heaviest(config: Config, progress: Progress, prepared: Prepared, plan: list
     return replace(shares[0], passes=[(index, pairs)], tokens=int(pairs.target.lengths.sum()))
 
 
-def _heaviest_batch(plan: list[Rows], lengths_N2: Lengths) -> Rows:
-    return max(plan, key=lambda rows: _positions(lengths_N2[rows]))
+def _heaviest_batch(plan: list[Rows], corpus: Corpus) -> Rows:
+    return max(plan, key=lambda rows: _positions(corpus.lengths(rows)))
 
 
 def _positions(lengths_N2: Lengths) -> int:
@@ -219,7 +221,7 @@ def _rehearse_validation(learner: Learner, prepared: Prepared) -> None:
     for folder, corpus in prepared.valid.items():
         lengths_N2 = corpus.lengths()
         plan = plan_batches(lengths_N2, max(config.batch.micro_tokens, int(lengths_N2.max())), seed=0, epoch=0)
-        heaviest = _heaviest_batch(plan, lengths_N2)
+        heaviest = _heaviest_batch(plan, corpus)
         longest = np.argsort(lengths_N2[:, 0], kind="stable")[-SENTENCES:]
         sources, references, tags = prepared.text(folder)
         text = [sources[row] for row in longest], [references[row] for row in longest], [tags[row] for row in longest]

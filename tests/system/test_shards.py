@@ -1,5 +1,6 @@
 """Preparing in shards: the same bytes with any number of processes and interruptions, and no shard made twice."""
 
+import json
 import math
 import operator
 import os
@@ -9,20 +10,26 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from helpers import children_of, fork, statuses, wait_until
 
-from mt.config import Config
+from mt.config import BatchConfig, Config, ModelConfig, Stage, TrainConfig
 from mt.console import Advance, Console
 from mt.data import shards
+from mt.data.batches import Cursor
+from mt.data.feed import updates_from
+from mt.data.inspect_corpus import inspect
 from mt.data.prepare import prepare
 from mt.data.prepared import Prepared, open_prepared
 from mt.data.processes import WorkerLostError, Workers
 from mt.data_config import CleanConfig, DataConfig
 from mt.errors import DataError, DiskError
+from mt.train.loop import train
 
 SHARDS = 7  # of the text below
 
@@ -213,6 +220,69 @@ def test_bad_text_leaves_nothing(config: Config, text: Path, quiet: Console) -> 
     with pytest.raises(DataError, match="first line without a partner"):
         prepare(config, quiet)
     assert not scratch(config).parent.exists()
+
+
+# --- Training ------------------------------------------------------------------------------------------------------
+
+
+def test_shards_in_one_window_train_as_one_corpus_does(
+    config: Config, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same passes, with BPE-dropout, noise and weights, although shards are opened one by one."""
+    monkeypatch.setattr("mt.data.epochs.SHARDS", SHARDS)
+    monkeypatch.setattr("mt.data.corpus.HELD", 2)
+    many = prepare(config, quiet)
+    monkeypatch.setattr("mt.data.shards.SHARD", 10**6)
+    one = prepare(changed(config, dir=tmp_path / "one"), quiet)
+    settings = Config(
+        data=changed(
+            config, train=tuple(source.model_copy(update={"name": "all"}) for source in config.data.train)
+        ).data,
+        batch=BatchConfig(tokens=400, micro_tokens=200),
+        train=TrainConfig(bpe_dropout=0.2, noise=0.3, stages=(Stage(update=9, weights={"all": 2.5}),)),
+    )
+    found = [
+        [
+            (place, [(index, *map(list, map(np.ndarray.tolist, pairs.padded()))) for index, pairs in batches.passes])
+            for batches, place in islice(updates_from(0, Cursor(), prepared, settings), 60)
+        ]
+        for prepared in (one, many)
+    ]
+    assert found[0] == found[1]
+    assert found[0][-1][0].epoch >= 1
+
+
+def test_a_run_on_shards_goes_on_from_any_window(
+    config: Config, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With what a run looks at beside its batches: rehearsal, inspection, word model, report."""
+    monkeypatch.setattr("mt.data.epochs.SHARDS", 2)
+    settings = Config(
+        data=config.data,
+        model=ModelConfig(d_model=16, heads=2, d_ff=32, encoder_layers=1, decoder_layers=1),
+        batch=BatchConfig(tokens=400, micro_tokens=400),
+        train=TrainConfig(dir=tmp_path / "run", updates=24, checkpoint_every=8, average=1, device="cpu"),
+    )
+    train(settings, quiet)
+    whole = (tmp_path / "run" / "checkpoints" / "step-00000024" / "model.safetensors").read_bytes()
+    state = json.loads((tmp_path / "run" / "checkpoints" / "step-00000016" / "state.json").read_text())
+    assert state["cursor"]["window"] > 0
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-00000024")
+    train(settings, quiet)
+    assert (tmp_path / "run" / "checkpoints" / "step-00000024" / "model.safetensors").read_bytes() == whole
+    inspection = inspect(settings, quiet)
+    assert inspection.rows == len(open_prepared(config.data.dir).train)
+    assert sum(inspection.source.histogram) == inspection.rows
+
+
+def test_a_sentence_too_long_for_a_batch_is_found_in_its_shard(config: Config, quiet: Console) -> None:
+    prepared = prepare(config, quiet)
+    longest = int(prepared.train.lengths().max())
+    row = int(prepared.train.lengths().max(axis=1).argmax())
+    small = config.model_copy(update={"batch": BatchConfig(tokens=longest - 1)})
+    with pytest.raises(DataError) as error:
+        prepare(small, quiet)
+    assert str(error.value).startswith(f"{prepared.origin([row])[0]} has {longest} pieces on one side, but a batch")
 
 
 # --- The formats' limits -------------------------------------------------------------------------------------------

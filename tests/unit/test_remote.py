@@ -193,7 +193,7 @@ def test_prepared_pairs_of_a_glob_know_their_file_tag_and_weight(
     ]
     assert [source["read"] for source in prepared.manifest["sources"]["valid"]] == [3, 7]
     assert prepared.text("valid")[2] == ["<x>"] * 10
-    later = plan_epoch(prepared, config, epoch=1, weights=config.weights(1))
+    later, _ = plan_epoch(prepared, config, epoch=1, weights=config.weights(1))
     assert sum(len(rows) for rows in later) == 30 + len(prepared.train) - 20
     assert not what_changed(config)
     write_sides(tmp_path, "c", text[:1])
