@@ -114,12 +114,15 @@ def _finished(places: Iterable[tuple[Path, Path]], workers: Workers) -> dict[str
     return {record.stem: whole for (record, _), whole in zip(places, found, strict=True) if whole is not None}
 
 
-def text_shards(records: Sequence[Record], scratch: Path, config: Config) -> list[TextShard]:
+def text_shards(records: Sequence[Record], scratch: Path, config: Config, console: Console) -> list[TextShard]:
     """The shards with these records, with what is repeated in them marked where data.clean.duplicates says so."""
     folders = [text_place(scratch, number)[1] for number in range(len(records))]
     repeated = scratch / "repeated"
     if config.data.clean.duplicates and not repeated.exists():
-        mark_repeated(folders, [record["rows"] for record in records], begin(repeated))
+        rows = [record["rows"] for record in records]
+        with console.track("finding duplicates", unit="pair") as advance:
+            mark_repeated(folders, rows, begin(repeated), lambda share: advance(0, share))
+            advance(sum(rows) if len(rows) > 1 else 0)  # nothing is said of what takes no time
         part_of(repeated).rename(repeated)
     shards, kept = list[TextShard](), 0
     for number, folder in enumerate(folders):

@@ -5,7 +5,7 @@ each shard side by side. One range after another is compared over all shards.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -35,10 +35,12 @@ def write_hashes(folder: Path, hashes_N: Hashes) -> None:
     np.save(folder / "rows.npy", rows_U.astype(np.uint32), allow_pickle=False)
 
 
-def mark_repeated(shards: Sequence[Path], rows: Sequence[int], folder: Path) -> None:
+def mark_repeated(
+    shards: Sequence[Path], rows: Sequence[int], folder: Path, advance: Callable[[float], object] = lambda share: None
+) -> None:
     """Write for each shard, given in order, whether each of its rows equals an earlier one, there or in another shard.
 
-    rows: how many each shard has.
+    rows: how many each shard has. advance: told the share done.
     """
     unique = 0
     for number, (shard, count) in enumerate(zip(shards, rows, strict=True)):
@@ -48,8 +50,9 @@ def mark_repeated(shards: Sequence[Path], rows: Sequence[int], folder: Path) -> 
         unique += len(first_U)
         np.save(repeated_path(folder, number), repeated_N, allow_pickle=False)
     ranges = -(-unique * PAIR_BYTES // MEMORY)
-    for bounds in ((index * 2**64 // ranges, (index + 1) * 2**64 // ranges - 1) for index in range(ranges)):
-        _mark_range(shards, folder, bounds)
+    for index in range(ranges):
+        _mark_range(shards, folder, (index * 2**64 // ranges, (index + 1) * 2**64 // ranges - 1))
+        advance((index + 1) / ranges)
 
 
 def _mark_range(shards: Sequence[Path], folder: Path, bounds: tuple[int, int]) -> None:

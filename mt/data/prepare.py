@@ -219,7 +219,7 @@ def _build(given_config: Config, console: Console) -> None:
         for file in (file for entries in files.values() for entry in entries for file in entry):
             if not file.is_same(file.path):
                 raise DataError(f"{file.path} changed while it was read; run again when it is complete")
-        shards = text_shards(text_records, folder / SCRATCH, config)
+        shards = text_shards(text_records, folder / SCRATCH, config, console)
         readings["train"] = readings_of(text_records, shards, config)
         for reading in readings["train"]:
             reading.warn(console)
