@@ -7,7 +7,7 @@ import os
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -42,17 +42,23 @@ class Opening:
 def translate_on_cluster(cluster: Cluster, sources: Sources, job: Job, opening: Opening, quiet: bool = False) -> None:
     """Translate each source into its output in the folder, in order; outputs that are there already stay.
 
+    Through Ray's client, at ray:// addresses, a machine of the cluster does all of this.
     Raises UsageError when Ray is not installed, the cluster cannot be reached or the outputs were made otherwise,
     DataError naming the file and row that cannot be read, Interrupted after a Ctrl-C, ClusterError when the cluster is
     lost, and what Translator raises.
     """
-    _import_ray()
-    console = Console(quiet)
+    ray, console = _import_ray(), Console(quiet)
+    opening = replace(opening, checkpoints=tuple(path.absolute() for path in opening.checkpoints))
+    if cluster.address.startswith("ray://"):
+        there = replace(cluster, address="ray")
+        with _connected(cluster.address):
+            error = ray.get(ray.remote(num_cpus=0)(_on_a_machine).remote(there, sources, job, opening))
+        if error:
+            raise {2: UsageError}.get(error[0], ClusterError)(error[1])
+        console.say(f"{counted(len(sources.files), 'file')}: {sources.folder}")
+        return
     opening, language, settings = _checked(opening, job, console)
-    with _claimed(sources.folder, settings) as is_new:
-        done = [source for source in sources.files if _exists(source.target)]
-        if done and is_new:
-            raise UsageError(f"{done[0].target}: is there, but no job with --cluster made it; name another --output")
+    with _claimed(sources, settings) as done:
         if done:
             console.say(f"{counted(len(done), 'file')} of {len(sources.files):,} translated before")
         if left := [source for source in sources.files if source not in done]:
@@ -61,8 +67,17 @@ def translate_on_cluster(cluster: Cluster, sources: Sources, job: Job, opening: 
                 write_outputs(left, blocks, console)
 
 
+def _on_a_machine(cluster: Cluster, sources: Sources, job: Job, opening: Opening) -> tuple[int, str] | None:
+    """Do it all in a task of the cluster itself; gives exit status and message of an error that a person can act on."""
+    try:
+        translate_on_cluster(cluster, sources, job, opening, quiet=True)
+    except MtError as error:
+        return error.exit_status, str(error)
+    return None
+
+
 def _checked(opening: Opening, job: Job, console: Console) -> tuple[Opening, str, dict[str, object]]:
-    """The opening with absolute paths and a fingerprint, the source language, and all that decides the outputs.
+    """The opening with checkpoints found and fingerprinted, the source language, and all that decides the outputs.
 
     The model is opened here once, so that a mistake is found before any work.
     """
@@ -82,13 +97,10 @@ def _checked(opening: Opening, job: Job, console: Console) -> tuple[Opening, str
     }
     settings = {**translator.settings, **asked, "device": opening.device}
     del settings["batch_tokens"]  # each device has its own
-    found = Opening(
-        tuple(path.absolute() for path in paths),
-        opening.device,
-        opening.average,
-        opening.decode,
-        translator.fingerprint,
-    )
+    decode = dict(opening.decode)
+    if translator.decode.shortlist not in ("no", "yes"):
+        decode["shortlist"] = str(Path(translator.decode.shortlist).absolute())
+    found = replace(opening, checkpoints=paths, decode=decode, weights=translator.fingerprint)
     return found, translator.source_language, settings
 
 
@@ -100,33 +112,33 @@ def _exists(name: str) -> bool:
 
 
 @contextmanager
-def _claimed(folder: str, settings: Mapping[str, object]) -> Iterator[bool]:
-    """Be the only job that writes to a folder, where it is on a disk; yields whether no job has written there before.
+def _claimed(sources: Sources, settings: Mapping[str, object]) -> Iterator[list[Source]]:
+    """Be the only job that writes to a folder, where it is on a disk; yields the sources that have their outputs.
 
-    Raises UsageError when another one writes there, or wrote there with other settings.
+    Raises UsageError when another job writes there, or something else than such a job with these settings wrote there.
     """
-    record, now = inside(folder, RECORD), json.dumps(dict(settings), indent=1, sort_keys=True)
-    if is_url(folder):
+    record, now = inside(sources.folder, RECORD), json.dumps(dict(settings), indent=1, sort_keys=True)
+    if is_url(sources.folder):
         before = ""
         if _exists(record):
             with opened(record) as remote:
                 before = remote.read().decode()
-        _refuse_others(record, before, now)
+        done = _done(sources, record, before, now)
         if not before:
             upload(now.encode(), record)
-        yield not before
+        yield done
         return
     with writing(Path(record)):
-        Path(folder).mkdir(exist_ok=True)
+        Path(sources.folder).mkdir(exist_ok=True)
     with _locked(Path(record)) as file:
         file.seek(0)
         before = file.read()
-        _refuse_others(record, before, now)
+        done = _done(sources, record, before, now)
         if not before:
             with writing(Path(record)):
                 file.write(now)
                 file.flush()
-        yield not before
+        yield done
 
 
 @contextmanager
@@ -143,18 +155,21 @@ def _locked(path: Path) -> Iterator[IO[str]]:
         yield file
 
 
-def _refuse_others(record: str, before: str, now: str) -> None:
+def _done(sources: Sources, record: str, before: str, now: str) -> list[Source]:
+    """The sources that have their outputs; before: what the record says, empty where there is none."""
+    done = [source for source in sources.files if _exists(source.target)]
+    if done and not before:
+        raise UsageError(f"{done[0].target}: is there, but no job with --cluster made it; name another --output")
     try:
         old, new = json.loads(before or now), json.loads(now)
     except ValueError:
-        raise UsageError(
-            f"{record}: is damaged; name another --output, or remove it and the outputs beside it"
-        ) from None
+        raise UsageError(f"{record}: is damaged; name another --output, or remove the folder") from None
     if changed := sorted(key for key in {**old, **new} if old.get(key) != new.get(key)):
         raise UsageError(
             f"{record}: outputs beside it were made with other settings ({', '.join(changed)} differ): "
             "give those again to go on, or name another --output"
         )
+    return done
 
 
 # --- Ray -----------------------------------------------------------------------------------------------------------
@@ -174,6 +189,9 @@ def _import_ray() -> Any:
 def _connected(address: str) -> Iterator[None]:
     """A connection to the cluster; without one a Ray of its own on this machine, which ends with the job."""
     ray, on_sigterm = _import_ray(), signal.getsignal(signal.SIGTERM)
+    if ray.is_initialized():  # in a task of the cluster
+        yield
+        return
     try:
         ray.init(
             None if address == "ray" else address,

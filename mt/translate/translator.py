@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 
@@ -15,7 +15,7 @@ from mt.data.protect import UNPROTECTED, Encoder, Protection
 from mt.data.tokenizer import BOS, EOS
 from mt.data.vocabulary import Tokenizers
 from mt.device import choose_device, choose_precision, is_out_of_memory, keep_freed_memory
-from mt.errors import DataError, UsageError
+from mt.errors import CheckpointError, DataError, UsageError
 from mt.model.transformer import Transformer
 from mt.translate.beam import BeamSearch, beam_search, penalty_of
 from mt.translate.decoding import (
@@ -114,6 +114,8 @@ class Translator:
         self.shortlist = open_shortlist(self.decode.shortlist, Path(path[0]), self.tokenizers)
         if self.shortlist is not None:
             self.fingerprint += f" with shortlist {self.shortlist.sha256}"
+        places = [Path(one).absolute() for one in path]
+        self._opening: tuple[Any, ...] | None = (places, device, average, dict(decode or {}), self.fingerprint)
 
     @classmethod
     def of(
@@ -128,7 +130,14 @@ class Translator:
         self.name = self.fingerprint = self.source_language = self.target_language = ""
         self.needs_tag = False
         self._measured_layer = None
+        self._opening = None
         return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Sent to another process, a translator opens its checkpoints there; raises TypeError where it has none."""
+        if self._opening is None:
+            raise TypeError("a Translator of models in memory cannot be sent to another process")
+        return _opened_again, self._opening
 
     def _encoder(self, protect: Sequence[str]) -> Encoder:
         return Encoder(self.tokenizers, Protection(protect if self.decode.protect else ()))
@@ -369,3 +378,12 @@ def _joined(before: list[Translation], after: list[Translation]) -> list[Transla
         )
         for left, right in pairs
     ]
+
+
+def _opened_again(
+    places: Sequence[Path], device: str, average: int | None, decode: Mapping[str, object], fingerprint: str
+) -> Translator:
+    translator = Translator(*places, device=device, average=average, decode=decode)
+    if translator.fingerprint != fingerprint:
+        raise CheckpointError(f"{places[0]}: has other weights here than where the translator was made")
+    return translator

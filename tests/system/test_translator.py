@@ -1,6 +1,8 @@
 """Laws of translating lines: one out for one in, whatever is in them and whatever stands beside them."""
 
 import math
+import pickle
+import shutil
 import subprocess
 import sys
 import tracemalloc
@@ -147,6 +149,24 @@ def test_a_real_models_score_is_that_of_float32_in_fewer_bits(real_run: Path, re
 def test_greedy_search_in_int8_finds_what_a_beam_of_one_finds(toy_run: Path, sources: list[str]) -> None:
     translator = opened(toy_run, beam=1, precision="int8")
     assert [found[0].text for found in translator.n_best(sources)] == translator(sources)
+
+
+def test_a_translator_sent_to_another_process_opens_the_same_weights_there(
+    toy_run: Path, tmp_path: Path, sources: list[str]
+) -> None:
+    """Data sets send what they map; by its bytes they know whether they have mapped with it before."""
+    shutil.copytree(toy_run, tmp_path / "run")
+    translator = opened(tmp_path / "run", beam=2)
+    sent = pickle.dumps(translator)
+    assert sent == pickle.dumps(opened(tmp_path / "run", beam=2)) != pickle.dumps(opened(tmp_path / "run", beam=3))
+    assert pickle.loads(sent)(sources) == translator(sources)
+    assert len(sent) < 2_000
+    manifest = find_checkpoint(tmp_path / "run") / "MANIFEST.json"
+    manifest.write_text(f"{manifest.read_text()} ")
+    with pytest.raises(CheckpointError, match="has other weights here"):
+        pickle.loads(sent)
+    with pytest.raises(TypeError, match="models in memory cannot be sent"):
+        pickle.dumps(Translator.of(translator.models, translator.tokenizers, translator.decode))
 
 
 def test_eight_threads_may_translate_at_once(toy_run: Path, sources: list[str]) -> None:

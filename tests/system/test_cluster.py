@@ -1,0 +1,163 @@
+"""Laws of jobs on a cluster: machines and workers come and die, and the outputs are those of one machine."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+import yaml
+from helpers import PATIENCE, children_of, free_port, mt, write_lines
+
+from mt.errors import UsageError
+from mt.translate.cluster import Opening, translate_on_cluster
+from mt.translate.plan import Job, cluster_of, plan_cluster
+
+pytest.importorskip("ray", reason="needs Ray: pip install 'mt[ray]'")
+
+# The law at any size and with any model: CLUSTER_LINES=200000 CLUSTER_RUN=runs/my pytest tests/system/test_cluster.py
+LINES = int(os.environ.get("CLUSTER_LINES", 12_000))
+KILLS = 10
+CLIENT_PORT = free_port()
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A Ray that keeps its files together, tells nobody of itself and finds no cluster of somebody else's."""
+    folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # of pytest's folders the names are too long for sockets
+    settings = {"TMPDIR": folder, "USAGE_STATS_ENABLED": "0", "prestart_worker_first_driver": "0"}
+    for name, value in settings.items():
+        monkeypatch.setenv(f"RAY_{name}", value)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    on_sigterm = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, on_sigterm)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def cluster(environment: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Three nodes on this machine, of one core each."""
+    from ray.cluster_utils import Cluster
+
+    small = {"num_cpus": 1, "object_store_memory": 80 << 20}
+    head = {**small, "include_dashboard": False, "ray_client_server_port": CLIENT_PORT}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    try:
+        for _ in range(2):
+            cluster.add_node(**small)
+        monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+        yield cluster
+    finally:
+        cluster.shutdown()
+
+
+def workers(cluster: Any) -> list[int]:
+    """The processes that translate right now."""
+    raylets = [node.all_processes["raylet"][0].process.pid for node in cluster.list_all_nodes()]
+    running = [pid for raylet in raylets for pid in children_of(raylet)]
+    return [pid for pid in running if b"MapWorker" in (title := title_of(pid)) and b".submit" in title]
+
+
+def title_of(process: int) -> bytes:
+    try:
+        return Path(f"/proc/{process}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def wait_for(job: "subprocess.Popen[bytes]", ready: Callable[[], object]) -> None:
+    """Look now and then, as the job needs the cores."""
+    deadline = time.monotonic() + PATIENCE + LINES / 20
+    while not ready():
+        assert job.poll() is None, f"the job has ended with status {job.poll()}"
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+@pytest.mark.slow
+def test_killed_workers_and_a_killed_node_change_no_byte(cluster: Any, toy_run: Path, tmp_path: Path) -> None:
+    """Nor does a bad row in the last file, once it is put right: what is finished is not done again."""
+    run = os.environ.get("CLUSTER_RUN", toy_run)
+    lines = [f"a man number {number % 700} runs here ." for number in range(LINES)]
+    write_lines(tmp_path / "in" / "a.txt", lines)
+    records = [json.dumps({"id": number, "en": line}) for number, line in enumerate(lines[:1_000])]
+    write_lines(tmp_path / "in" / "b.jsonl", records)
+    table = pyarrow.table({"en": lines[:1_000], "id": range(1_000)})
+    pyarrow.parquet.write_table(table, tmp_path / "in" / "c.parquet")
+    bad = write_lines(tmp_path / "in" / "d.txt", lines[:400])
+    bad.write_bytes(bad.read_bytes() + b"a \xff\n")
+    search = ["--ckpt", run, "--beam", "1", "--scores", "--device", "cpu"]
+    command = ["translate", *search, "--input", tmp_path / "in" / "*", "--output", tmp_path / "out"]
+    command += ["--workers", "1:3"]
+    with (tmp_path / "errors").open("w") as errors:
+        job = subprocess.Popen([sys.executable, "-m", "mt", *map(str, command), "--cluster", "ray"], stderr=errors)
+    try:
+        killed = set[int]()
+        while len(killed) < KILLS:
+            wait_for(job, lambda: set(workers(cluster)) - killed)
+            for worker in set(workers(cluster)) - killed:
+                os.kill(worker, signal.SIGKILL)
+                killed.add(worker)
+        partial = tmp_path / "out" / ".a.txt.partial"
+        wait_for(job, lambda: partial.exists() and partial.stat().st_size)
+        cluster.remove_node(min(cluster.worker_nodes, key=id), allow_graceful=False)
+        assert job.wait(PATIENCE + LINES / 20) == 2
+    finally:
+        job.kill()
+    assert (tmp_path / "errors").read_text().splitlines()[-1] == (
+        f"mt: {bad}:401: not UTF-8 text; convert the file, with iconv for instance, or give --errors replace"
+    )
+    outputs = sorted(tmp_path.glob("out/*"))
+    assert [path.name for path in outputs if path.suffix != ".json"] == ["a.txt", "b.jsonl", "c.parquet"]
+    before = [path.stat().st_mtime_ns for path in outputs]
+    write_lines(bad, lines[:400])
+    again = mt(*command, "--cluster", f"ray://127.0.0.1:{CLIENT_PORT}")
+    assert again.returncode == 0, again.stderr
+    assert [path.stat().st_mtime_ns for path in outputs] == before
+    (tmp_path / "one").mkdir()
+    inputs = [given for path in sorted(tmp_path.glob("in/*")) for given in ("--input", path)]
+    assert mt("translate", *search, *inputs, "--output", tmp_path / "one").returncode == 0
+    for path in sorted(tmp_path.glob("in/*")):
+        assert (tmp_path / "out" / path.name).read_bytes() == (tmp_path / "one" / path.name).read_bytes(), path.name
+
+
+def test_a_folder_holds_the_outputs_of_one_kind_of_job(environment: None, toy_run: Path, tmp_path: Path) -> None:
+    """And what is finished needs no cluster: here there is none."""
+    source, output = write_lines(tmp_path / "in.txt", ["a man"]), tmp_path / "out" / "in.txt"
+
+    def run(**decode: object) -> None:
+        sources = plan_cluster(Job(), [str(source)], [str(output.parent)])
+        opening = Opening((toy_run,), "cpu", None, decode)
+        translate_on_cluster(cluster_of("x://y", None, None), sources, Job(), opening, quiet=True)
+
+    write_lines(output, ["somebody's"])
+    for _ in range(2):
+        with pytest.raises(UsageError, match=r"out/in\.txt: is there, but no job with --cluster made it"):
+            run()
+    output.unlink()
+    with pytest.raises(UsageError, match=r"^--cluster x://y: "):
+        run()
+    write_lines(output, ["ein Mann"])
+    run()
+    with pytest.raises(UsageError, match=r"made with other settings \(beam differ\)"):
+        run(beam=3)
+
+
+def test_the_example_of_machines_in_a_cloud_is_one_that_ray_reads() -> None:
+    import jsonschema
+    import ray.autoscaler
+
+    schema = json.loads((Path(ray.autoscaler.__file__).parent / "ray-schema.json").read_text())
+    example = yaml.safe_load((Path(__file__).parents[2] / "configs" / "ray" / "aws.yaml").read_text())
+    jsonschema.validate(example, schema)
+    assert example["head_node_type"] in example["available_node_types"]
