@@ -34,7 +34,12 @@ CLIENT_PORT = free_port()
 def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A Ray that keeps its files together, tells nobody of itself and finds no cluster of somebody else's."""
     folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # of pytest's folders the names are too long for sockets
-    settings = {"TMPDIR": folder, "USAGE_STATS_ENABLED": "0", "prestart_worker_first_driver": "0"}
+    settings = {
+        "TMPDIR": folder,
+        "USAGE_STATS_ENABLED": "0",
+        "prestart_worker_first_driver": "0",
+        "worker_niceness": "0",
+    }
     for name, value in settings.items():
         monkeypatch.setenv(f"RAY_{name}", value)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)

@@ -67,7 +67,7 @@ def workplace(tmp_path: Path, toy_text: Path) -> Path:
 def test_every_command_of_every_page_runs(workplace: Path) -> None:
     port = str(free_port())  # the one that the pages name may be taken here
     ray = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # the paths of its sockets must be short
-    quiet = {"RAY_TMPDIR": ray, "RAY_USAGE_STATS_ENABLED": "0"}
+    quiet = {"RAY_TMPDIR": ray, "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
     environment = {**os.environ, **quiet, "PATH": f"{workplace / 'bin'}:{os.environ['PATH']}", "PORT": port}
     programs = {"bash": ["bash", "-euxo", "pipefail", "-c"], "python": [sys.executable, "-c"]}
     for page in PAGES:
