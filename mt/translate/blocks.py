@@ -89,7 +89,8 @@ def write_outputs(sources: Sequence[Source], blocks: Iterable[Translated], conso
                         advance(block.rows, written / len(sources))
                         if not console.is_terminal and time.monotonic() - last_told > REPORT_SECONDS:
                             last_told = time.monotonic()
-                            console.say(f"{sources[file].name}: {rows / (last_told - begun):,.0f} lines/s in all")
+                            rate = f"{rows / (last_told - begun):,.0f} lines/s"
+                            console.say(f"{sources[file].name}: {counted(rows, 'line')} of all files, {rate}")
                 written += 1
                 console.say(f"{written:,} of {counted(len(sources), 'file')}: {sources[file].target}")
     except KeyboardInterrupt:

@@ -25,7 +25,7 @@ from mt.translate.plan import Job, cluster_of, plan_cluster
 pytest.importorskip("ray", reason="needs Ray: pip install 'mt[ray]'")
 
 # The law at any size and with any model: CLUSTER_LINES=200000 CLUSTER_RUN=runs/my pytest tests/system/test_cluster.py
-LINES = int(os.environ.get("CLUSTER_LINES", 12_000))
+LINES = int(os.environ.get("CLUSTER_LINES", 24_000))
 KILLS = 10
 CLIENT_PORT = free_port()
 
@@ -86,7 +86,7 @@ def wait_for(job: "subprocess.Popen[bytes]", ready: Callable[[], object]) -> Non
     while not ready():
         assert job.poll() is None, f"the job has ended with status {job.poll()}"
         assert time.monotonic() < deadline
-        time.sleep(0.2)
+        time.sleep(0.05)
 
 
 @pytest.mark.slow
