@@ -219,7 +219,7 @@ class DecodeConfig(Section):
 class Config(Section):
     """Everything a run depends on."""
 
-    seed: Recipe[int] = Field(1, ge=0)  # every random choice comes from it
+    seed: Recipe[int] = Field(1, ge=0)  # every random choice of training comes from it; data.seed is that of preparing
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     batch: BatchConfig = BatchConfig()

@@ -194,6 +194,9 @@ class DataConfig(Section):
     symbols: Recipe[Symbols] = ()  # pieces that are never cut and that no text makes, such as tags for later
     protect: Recipe[Patterns] = ()  # url, email, markup, placeholder, number, regular expressions: put back as they are
     processes: Free[int] = Field(0, ge=0)  # that prepare a large corpus; 0: as many as cores; the result is the same
+    seed: Recipe[int] = Field(
+        1, ge=0
+    )  # of what preparing draws; apart from that of training, so that runs can share data
     clean: CleanConfig = CleanConfig()
 
     @model_validator(mode="before")

@@ -97,7 +97,7 @@ def clean_training(config: Config, scratch: Path, workers: Workers, console: Con
             missing = (block for block in numbered_pairs(config) if f"{block.shard:05}" not in records)
 
             def cleaned() -> Iterator[CleanBlock]:
-                for block in workers.map(partial(clean_block, config.data.clean, config.seed), missing, ALONE):
+                for block in workers.map(partial(clean_block, config.data.clean, config.data.seed), missing, ALONE):
                     advance(block.read, (block.entry + block.share) / len(entries))
                     yield block
 
@@ -233,7 +233,7 @@ def copy_text(split: str, folder: Path, config: Config, console: Console) -> lis
 def _copy_entry(entry: Input, source_file: IO[str], target_file: IO[str], config: Config, console: Console) -> Reading:
     reading = Reading(name_of(entry))
     blank: list[int] = []  # numbers of the pairs without text on one side
-    for pairs in read_pairs(entry, config.data.src, config.data.tgt, config.seed):
+    for pairs in read_pairs(entry, config.data.src, config.data.tgt, config.data.seed):
         for row, problem in pairs.problems.items():
             place = f"{reading.name}:{pairs.numbers[row]}"
             raise DataError(f"{place}: {problem}; validation and test pairs are never left out")

@@ -122,14 +122,14 @@ def _is_foreign(folder: Path) -> bool:
 
 def _settings(config: Config) -> dict[str, Any]:
     """All settings that decide what is prepared: not the folder it is prepared in, nor by how many."""
-    return {"seed": config.seed, **config.data.model_dump(mode="json", exclude={"dir", "processes"})}
+    return config.data.model_dump(mode="json", exclude={"dir", "processes"})
 
 
 def _changed_settings(manifest: Manifest, config: Config) -> list[str]:
-    settings = dict(manifest["settings"])
-    seed = settings.pop("seed")
     try:
-        before = DataConfig.model_validate(settings | {"dir": config.data.dir, "processes": config.data.processes})
+        before = DataConfig.model_validate(
+            manifest["settings"] | {"dir": config.data.dir, "processes": config.data.processes}
+        )
     except ValidationError:
         return ["settings that this version of mt does not know"]
     same_sources = config.data.model_copy(update={split: getattr(before, split) for split in SPLITS})
@@ -139,8 +139,6 @@ def _changed_settings(manifest: Manifest, config: Config) -> list[str]:
         changes = [line for line in changes if not line.startswith(TOKENIZER_SETTINGS)]
         if _figures(_given_tokenizers(paths)) != {key: manifest[key] for key in TOKENIZER_KEYS if key in manifest}:
             changes.append(f"data.tokenizer: {' and '.join(paths)} {'are others' if paths[1:] else 'is another one'}")
-    if seed != config.seed:
-        changes.append(f"seed: {seed} -> {config.seed}")
     return [f"data.{split}" for split in SPLITS if getattr(before, split) != getattr(config.data, split)] + changes
 
 
@@ -274,7 +272,7 @@ def _learnt(folder: Path) -> Tokenizers | None:
 
 
 def _drops(config: Config, records: Iterable[Record]) -> Drops:
-    drops = Drops(config.seed)
+    drops = Drops(config.data.seed)
     for record in records:
         drops.merge(record["drops"])
     return drops

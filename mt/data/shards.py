@@ -121,7 +121,7 @@ def numbered_pairs(config: Config) -> Iterator[NumberedPairs]:
     """All training pairs, in blocks; where shards end depends on the text and its weights alone."""
     shard, filled = 0, 0.0
     for index, entry in enumerate(config.data.train):
-        for pairs in read_pairs(entry, config.data.src, config.data.tgt, config.seed):
+        for pairs in read_pairs(entry, config.data.src, config.data.tgt, config.data.seed):
             if filled >= SHARD:
                 shard, filled = shard + 1, 0.0
             yield NumberedPairs(shard, index, entry, pairs)
@@ -157,7 +157,7 @@ def clean_block(rules: CleanConfig, seed: int, block: NumberedPairs) -> CleanBlo
 
 def write_text(record: Path, folder: Path, blocks: Iterable[CleanBlock], config: Config) -> Record:
     """Write the text of a shard, with its origins and the hashes that tell duplicates."""
-    drops, origins, hashes = Drops(config.seed), list[Origins](), list[Hashes]()
+    drops, origins, hashes = Drops(config.data.seed), list[Origins](), list[Hashes]()
     counts: dict[int, list[int]] = {}  # entry: pairs read, line feeds, lines repaired
     part = begin(folder)
     with open(part / TEXT, "wb") as file:
@@ -228,7 +228,7 @@ class TextShard:
 
 def sample_blocks(config: Config, rate: float, shard: TextShard) -> Iterator[list[tuple[str, str]]]:
     """Draw each pair with probability `rate` times the weight of its entry; protected text is in symbols."""
-    random, protection = shard.random(config.seed), Protection(config.data.protect)
+    random, protection = shard.random(config.data.seed), Protection(config.data.protect)
     rate_E = rate * np.array([entry.weight for entry in config.data.train])
     for block in shard.blocks():
         rows_K = np.flatnonzero(~block.repeated_N)
@@ -269,8 +269,8 @@ def encode_shard(encoding: Encoding, shard: TextShard, advance: Advance = lambda
     """Write the pairs that pass the rules on length, as often as their entry's weight says: ids and origins."""
     config, (record, folder) = encoding.config, encoding.place(shard.number)
     tokenizers = Tokenizers.read(read_tokenizer_files(encoding.folder))
-    encoder, random = PairEncoder(tokenizers, Protection(config.data.protect)), shard.random(config.seed)
-    drops, origins, outcomes = Drops(config.seed), [np.empty(0, dtype=ORIGIN)], Counter[str]()
+    encoder, random = PairEncoder(tokenizers, Protection(config.data.protect)), shard.random(config.data.seed)
+    drops, origins, outcomes = Drops(config.data.seed), [np.empty(0, dtype=ORIGIN)], Counter[str]()
     longest_2, pieces_2 = np.zeros(2, dtype=np.int64), np.zeros(2, dtype=np.int64)
     with corpus_writer(begin(folder), offsets=encoding.is_single) as write:
         for block in shard.blocks():

@@ -508,8 +508,9 @@ def test_what_would_change_is_told_without_doing_it(own_text: Path, tmp_path: Pa
     prepare(config, quiet)
     before = contents(tmp_path)
     assert (why_prepare(config), what_changed(config)) == ("", [])
-    other = changed(config, vocab_size=300, test={"": ()}).model_copy(update={"seed": 2})
-    assert what_changed(other) == ["data.test", "data.vocab_size: 320 -> 300", "seed: 1 -> 2"]
+    other = changed(config, vocab_size=300, test={"": ()}, seed=2)
+    assert what_changed(other) == ["data.test", "data.vocab_size: 320 -> 300", "data.seed: 1 -> 2"]
+    assert what_changed(config.model_copy(update={"seed": 2})) == []
     append(own_text / "train.en", "more\n")
     assert what_changed(config) == [f"data.train: the text of {own_text}/train"]
     (own_text / "train.en").write_bytes(before["text/train.en"])
