@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from html import escape
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,65 @@ def add_record(path: Path, record: dict[str, Any]) -> None:
         file.write(("\n" if cut_off else "") + json.dumps(record) + "\n")
         file.flush()
         os.fsync(file.fileno())
+
+
+# --- A picture of results -----------------------------------------------------------------------------------------
+
+
+class Picture:
+    """Points and lines over two axes as a picture of its own (SVG), on light and dark pages."""
+
+    COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # told apart by all (Okabe and Ito)
+    WIDTH, HEIGHT, LEFT, TOP = 720, 360, 56, 24  # of the plot alone, and its place
+
+    def __init__(self, x_ticks: Sequence[float], y_ticks: Sequence[float], x_title: str, y_title: str) -> None:
+        self._x_ticks, self._y_ticks = x_ticks, y_ticks
+        bottom, right = self.down(y_ticks[0]), self.across(x_ticks[-1])
+        self._drawn = [f'<path class="rule" d="M{self.LEFT} {self.down(tick)}H{right}"/>' for tick in y_ticks]
+        self._drawn += [self._text(self.LEFT - 8, self.down(tick) + 4, f"{tick:g}", "end") for tick in y_ticks]
+        self._drawn += [self._text(self.across(tick), bottom + 20, f"{tick:,g}", "middle") for tick in x_ticks]
+        self._drawn.append(self._text(self.LEFT, self.TOP - 10, y_title))
+        self._drawn.append(self._text(right, bottom + 40, x_title, "end"))
+
+    def across(self, x: float) -> float:
+        return round(self.LEFT + self.WIDTH * x / self._x_ticks[-1], 1)
+
+    def down(self, y: float) -> float:
+        low, high = self._y_ticks[0], self._y_ticks[-1]
+        return round(self.TOP + self.HEIGHT * (high - y) / (high - low), 1)
+
+    def level(self, y: float) -> None:
+        """A dashed line from side to side."""
+        right = self.across(self._x_ticks[-1])
+        self._drawn.append(f'<path class="rule" stroke-dasharray="4 4" d="M{self.LEFT} {self.down(y)}H{right}"/>')
+
+    def key(self, number: int, name: str) -> None:
+        """What the colour of this number stands for."""
+        style = f"fill:{self.colour(number)};font-weight:bold"
+        self._drawn.append(self._text(self.LEFT + 16, self.TOP + 18 * (number + 1), name, style=style))
+
+    def line(self, number: int, points: Sequence[tuple[float, float]]) -> None:
+        places = "L".join(f"{self.across(x)} {self.down(y)}" for x, y in points)
+        self._drawn.append(f'<path fill="none" stroke="{self.colour(number)}" stroke-width="2" d="M{places}"/>')
+
+    def point(self, number: int, place: tuple[float, float], name: str, is_ring: bool = False) -> None:
+        x, y, colour = self.across(place[0]), self.down(place[1]), self.colour(number)
+        fill = "none" if is_ring else colour
+        self._drawn.append(f'<circle cx="{x}" cy="{y}" r="5" fill="{fill}" stroke="{colour}" stroke-width="2"/>')
+        is_right = x > self.LEFT + self.WIDTH / 2
+        self._drawn.append(self._text(x + (-9 if is_right else 9), y + 4, name, "end" if is_right else "start"))
+
+    def colour(self, number: int) -> str:
+        return self.COLOURS[number % len(self.COLOURS)]
+
+    @staticmethod
+    def _text(x: float, y: float, text: str, anchor: str = "start", style: str = "") -> str:
+        return f'<text x="{x}" y="{y}" text-anchor="{anchor}" style="{style}">{escape(text)}</text>'
+
+    def __str__(self) -> str:
+        style = "text{font:13px sans-serif;fill:#777}.rule{stroke:#999;stroke-opacity:.4}"
+        size = f'viewBox="0 0 {self.LEFT + self.WIDTH + 24} {self.TOP + self.HEIGHT + 48}"'
+        return f'<svg xmlns="http://www.w3.org/2000/svg" {size}><style>{style}</style>{"".join(self._drawn)}</svg>\n'
 
 
 # --- Systems in turns --------------------------------------------------------------------------------------------

@@ -31,12 +31,11 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from html import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import MAXRSS_GIB, add_record, read_records
+from common import MAXRSS_GIB, Picture, add_record, read_records
 from gpu_table import table
 
 from mt.config import Config, ModelConfig
@@ -296,38 +295,17 @@ def row(found: list[Record], sessions: list[Record], targets: list[float]) -> It
     yield f"{max((session['peak_gib'] for session in sessions), default=0):.2f}"
 
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # told apart by all eyes (Okabe and Ito)
-WIDTH, HEIGHT, LEFT, TOP = 720, 360, 56, 24  # of the plot alone, and its place
-
-
 def plot(runs: dict[str, list[Record]], targets: list[float]) -> str:
     """BLEU by minutes as a picture of its own, on light and dark pages; the targets are dashed."""
     x_ticks = ticks(0, max(found[-1]["seconds"] for found in runs.values()) / 60)
     y_ticks = ticks(0, max(*targets, *(point["bleu"] for found in runs.values() for point in found)))
-
-    def across(minutes: float) -> float:
-        return round(LEFT + WIDTH * minutes / x_ticks[-1], 1)
-
-    def down(score: float) -> float:
-        return round(TOP + HEIGHT * (1 - score / y_ticks[-1]), 1)
-
-    bottom, right = down(0), across(x_ticks[-1])
-    drawn = [f'<path class="rule" d="M{LEFT} {down(tick)}H{right}"/>' for tick in y_ticks]
-    drawn += [f'<path class="rule" stroke-dasharray="4 4" d="M{LEFT} {down(target)}H{right}"/>' for target in targets]
-    drawn += [f'<text x="{LEFT - 8}" y="{down(tick) + 4}" text-anchor="end">{tick:g}</text>' for tick in y_ticks]
-    drawn += [f'<text x="{across(tick)}" y="{bottom + 20}" text-anchor="middle">{tick:g}</text>' for tick in x_ticks]
-    drawn.append(f'<text x="{LEFT}" y="{TOP - 10}">BLEU, validation</text>')
-    drawn.append(f'<text x="{right}" y="{bottom + 40}" text-anchor="end">minutes of training</text>')
+    picture = Picture(x_ticks, y_ticks, "minutes of training", "BLEU, validation")
+    for target in targets:
+        picture.level(target)
     for number, (name, found) in enumerate(runs.items()):
-        colour = COLOURS[number % len(COLOURS)]
-        places = [f"{across(point['seconds'] / 60)} {down(point['bleu'])}" for point in found]
-        line = "L".join([f"{LEFT} {bottom}", *places])
-        drawn.append(f'<path fill="none" stroke="{colour}" stroke-width="2" d="M{line}"/>')
-        key = f'x="{LEFT + 16}" y="{TOP + 18 * (number + 1)}"'
-        drawn.append(f'<text {key} style="fill:{colour};font-weight:bold">{escape(name)}</text>')
-    style = "text{font:13px sans-serif;fill:#777}.rule{stroke:#999;stroke-opacity:.4}"
-    size = f'viewBox="0 0 {LEFT + WIDTH + 24} {TOP + HEIGHT + 48}"'
-    return f'<svg xmlns="http://www.w3.org/2000/svg" {size}><style>{style}</style>{"".join(drawn)}</svg>\n'
+        picture.line(number, [(0, 0), *((point["seconds"] / 60, point["bleu"]) for point in found)])
+        picture.key(number, name)
+    return str(picture)
 
 
 if __name__ == "__main__":

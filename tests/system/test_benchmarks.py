@@ -171,6 +171,19 @@ def test_long_measures_each_kind_of_positions_and_the_quality_of_joined_sentence
 
 
 @pytest.mark.slow
+def test_frontier_measures_each_way_to_run_a_model(toy_run: Path, toy_text: Path, tmp_path: Path) -> None:
+    text = ("--src", toy_text / "test.en", "--ref", toy_text / "test.de", "--work", tmp_path / "work")
+    output = benchmark("frontier", "--ckpt", toy_run, *text, "--lines", 4, "--windows", 1, "--alone", 2)
+    systems = ["mt float32", "mt int8", *(["CTranslate2 int8"] if find_spec("ctranslate2") else [])]
+    for system in systems:
+        assert_row(rf"\| run \| {system} \| 1 \|( [\d.,]+ \|){{6}}", output)
+    assert f"no shortlist; mt shortlist {toy_run} makes it" in output
+    assert (tmp_path / "work" / "frontier.jsonl").read_text().count("\n") == len(systems)
+    assert (tmp_path / "work" / "frontier.svg").read_text().count("<circle") == len(systems)
+    assert (tmp_path / "work" / "frontier.md").read_text() in output
+
+
+@pytest.mark.slow
 def test_time_to_quality_goes_from_training_to_a_table_and_a_plot(toy_yaml: Path, tmp_path: Path) -> None:
     work = ("--work", tmp_path / "work")
     printed("time_to_quality", "prepare", *work, "--config", toy_yaml, "train.checkpoint_every=12")
