@@ -200,7 +200,7 @@ def _connected(address: str) -> Iterator[None]:
             logging_level=logging.ERROR,
         )
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        raise UsageError(f"--cluster {address}: {str(error).strip().splitlines()[0]}") from None
+        raise UsageError(f"--cluster {address}: {' '.join(str(error).split())[:300]}") from None
     try:
         signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put its own there, which ends without a word
         yield

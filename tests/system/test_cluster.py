@@ -16,7 +16,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import yaml
-from helpers import PATIENCE, children_of, free_port, mt, write_lines
+from helpers import PATIENCE, children_of, mt, write_lines
 
 from mt.errors import UsageError
 from mt.translate.cluster import Opening, translate_on_cluster
@@ -27,7 +27,6 @@ pytest.importorskip("ray", reason="needs Ray: pip install 'mt[ray]'")
 # The law at any size and with any model: CLUSTER_LINES=200000 CLUSTER_RUN=runs/my pytest tests/system/test_cluster.py
 LINES = int(os.environ.get("CLUSTER_LINES", 24_000))
 KILLS = 10
-CLIENT_PORT = free_port()
 
 
 @pytest.fixture
@@ -55,8 +54,7 @@ def cluster(environment: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]
     from ray.cluster_utils import Cluster
 
     small = {"num_cpus": 1, "object_store_memory": 80 << 20}
-    head = {**small, "include_dashboard": False, "ray_client_server_port": CLIENT_PORT}
-    cluster = Cluster(initialize_head=True, head_node_args=head)
+    cluster = Cluster(initialize_head=True, head_node_args={**small, "include_dashboard": False})
     try:
         for _ in range(2):
             cluster.add_node(**small)
@@ -126,8 +124,9 @@ def test_killed_workers_and_a_killed_node_change_no_byte(cluster: Any, toy_run: 
     assert [path.name for path in outputs if path.suffix != ".json"] == ["a.txt", "b.jsonl", "c.parquet"]
     before = [path.stat().st_mtime_ns for path in outputs]
     write_lines(bad, lines[:400])
-    again = mt(*command, "--cluster", f"ray://127.0.0.1:{CLIENT_PORT}")
+    again = mt(*command, "--cluster", cluster.address)
     assert again.returncode == 0, again.stderr
+    assert "3 files of 4 translated before" in again.stderr
     assert [path.stat().st_mtime_ns for path in outputs] == before
     (tmp_path / "one").mkdir()
     inputs = [given for path in sorted(tmp_path.glob("in/*")) for given in ("--input", path)]
