@@ -282,8 +282,16 @@ def prune_checkpoints(run: Path, keep: int, best: int | None, keep_every: int = 
     """
     older = list_checkpoints(run)[:-keep]
     obsolete = [path for update, path in older if update != best and not (keep_every and update % keep_every == 0)]
-    for path in [*obsolete, *(path for _, path in _named(run, _STOP))]:
+    for path in obsolete:
         shutil.rmtree(_set_aside(path))
+    prune_stops(run)
+
+
+def prune_stops(run: Path, keep: str = "") -> None:
+    """Remove the checkpoints that were written at stops or between scheduled ones, but that of this name."""
+    for _, path in _named(run, _STOP):
+        if path.name != keep:
+            shutil.rmtree(_set_aside(path))
 
 
 def _set_aside(path: Path) -> Path:

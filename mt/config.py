@@ -78,7 +78,7 @@ class BatchConfig(Section):
     micro_tokens: Noted[int] = Field(
         0, ge=0
     )  # per forward pass; sets memory, not what an update sees; 0: a whole update on a GPU, 8,192 elsewhere
-    multiple: Noted[int] = Field(1, ge=1)  # of passes in an update; 8: the same dropout masks on 1, 2, 4, 8 GPUs
+    multiple: Noted[int] = Field(1, ge=1)  # of passes in an update; 8: the same dropout masks on 1 to 8 processes
 
 
 class OptimConfig(Section):
@@ -142,6 +142,7 @@ class TrainConfig(Section):
     checkpoint_every: Noted[int] = Field(1_500, ge=1)  # updates; each is validated; about the 10 minutes of section 6.1
     keep: Free[int] = Field(5, ge=1)  # newest checkpoints kept, beside the best
     keep_every: Free[int] = Field(0, ge=0)  # updates; checkpoints at its multiples are kept for good; 0: none
+    save_every: Free[int] = Field(0, ge=0)  # updates; also saved at its multiples, without a validation; 0: no
     log_every: Free[int] = Field(100, ge=1)  # updates
     tensorboard: Free[bool] = False  # write TensorBoard events beside metrics.jsonl; needs the tensorboard extra
     device: Noted[Literal["auto", "cpu", "cuda", "mps"]] = "auto"  # auto: cuda, else mps, else cpu

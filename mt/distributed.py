@@ -159,6 +159,11 @@ class World:
 ALONE = World()
 
 
+def is_elastic() -> bool:
+    """Whether torchrun started this process, which starts it again when a machine is lost or added."""
+    return "TORCHELASTIC_RUN_ID" in os.environ and "MT_LAUNCHER" not in os.environ
+
+
 def _wait(work: Any) -> None:
     with _contact():
         work.wait()

@@ -4,10 +4,12 @@ import fcntl
 import os
 import platform
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from mt.checkpoint import AVERAGED, list_checkpoints, read_config, read_state, resumable_checkpoints
 from mt.config import Config
@@ -20,11 +22,12 @@ from mt.setting_types import OnResume
 
 
 @contextmanager
-def training_lock(folder: Path, keep: bool = True) -> Iterator[None]:
+def training_lock(folder: Path, keep: bool = True, patience: float = 0) -> Iterator[None]:
     """Be the only trainer of a run directory, and remove what a killed one left half-written.
 
     A directory that was not there before is removed again if nothing was written, or if `keep` is False. The system
     frees the lock should this process be killed.
+    patience: seconds to wait for another process that has it.
     Raises UsageError when another process has it, WriteError when the directory cannot be written.
     """
     is_new = not folder.exists()
@@ -33,14 +36,10 @@ def training_lock(folder: Path, keep: bool = True) -> Iterator[None]:
         lock = open(folder / LOCK, "a+b", buffering=0)  # noqa: SIM115 (closed below)
     with lock:
         with writing(folder / LOCK):
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not _locked(lock, patience):
                 lock.seek(0)
                 other = lock.read().decode(errors="replace").strip()
-                raise UsageError(
-                    f"{folder}: another run is training here ({other}); wait, or name another train.dir"
-                ) from None
+                raise UsageError(f"{folder}: another run is training here ({other}); wait, or name another train.dir")
         try:
             with writing(folder / LOCK):
                 lock.truncate(0)
@@ -54,6 +53,20 @@ def training_lock(folder: Path, keep: bool = True) -> Iterator[None]:
         finally:
             if is_new and not (keep and _holds_files(folder)):
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def _locked(lock: IO[bytes], patience: float) -> bool:
+    """Whether the lock could be had within so many seconds."""
+    end = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= end:
+                return False
+            time.sleep(0.2)
+        else:
+            return True
 
 
 def _remove_leftovers(folder: Path) -> None:

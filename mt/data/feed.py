@@ -68,13 +68,15 @@ def cut_batch(
     processes: int = 1,
     take: Callable[[Rows], Corpus] | None = None,
 ) -> MicroBatches:
-    """Cut an update's pairs into passes, the same number for each process, and take those of process `rank`.
+    """Cut an update's pairs into passes and take those of process `rank`.
 
+    The cuts, and with them the dropout masks, are the same for any number of processes up to `batch.multiple`; above
+    it, each process has as many passes as the others.
     take: returns the pairs of given rows; by default `corpus.take`.
     """
     take = take or corpus.take
     lengths_R2 = np.stack([corpus.source.lengths[rows], corpus.target.lengths[rows]], axis=1)
-    parts = int(np.lcm(config.multiple, processes))
+    parts = config.multiple if processes <= config.multiple else int(np.lcm(config.multiple, processes))
     all_cuts = micro_batches(np.arange(len(rows)), lengths_R2, config.micro_tokens or config.tokens, parts)
     cuts = [(index, cut) for index, cut in enumerate(all_cuts) if len(cut)]
     return MicroBatches(

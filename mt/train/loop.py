@@ -15,6 +15,7 @@ from mt.checkpoint import (
     load_checkpoint,
     newest_whole,
     prune_checkpoints,
+    prune_stops,
     save_checkpoint,
     step_name,
     stop_name,
@@ -26,7 +27,7 @@ from mt.data.feed import prefetched, updates_from
 from mt.data.prepare import prepare
 from mt.data.prepared import Prepared, open_prepared
 from mt.device import choose_device, keep_freed_memory, repeat_exactly, warning_of
-from mt.distributed import LostContactError, World, joined
+from mt.distributed import CLOSING_SECONDS, LostContactError, World, is_elastic, joined
 from mt.errors import CheckpointError, MtError
 from mt.evaluate.bleu import missing_tokenizer
 from mt.evaluate.report import write_report
@@ -91,7 +92,8 @@ def _train_prepared(config: Config, world: World, console: Console, init_from: P
     folder = config.train.dir
     prepared = _prepare(config, world, console)
     writer = CheckpointWriter(folder, prepared.tokenizers.files)
-    with training_lock(folder, keep=not dry_run) if world.is_main else nullcontext(), writer:
+    patience = CLOSING_SECONDS if is_elastic() else 0  # a process of a machine given up may still be saving
+    with training_lock(folder, not dry_run, patience) if world.is_main else nullcontext(), writer:
         if world.is_main:
             writer.start(prepared.verify)  # beside what follows; the rehearsal's checkpoint waits for it
         learner = _new_learner(config, prepared, world, console)
@@ -183,9 +185,10 @@ def take_updates(
             if settings.hours:  # of which each process has its own measure
                 ended = world.any(ended)
             due = progress.update % settings.checkpoint_every == 0 or ended
-            if due or stopped or progress.update % settings.log_every == 0:
+            save = stopped or (settings.save_every > 0 and progress.update % settings.save_every == 0 and not due)
+            if due or save or progress.update % settings.log_every == 0:
                 journal.write()
-            if due or stopped:  # from here on all processes halve alike, as they will on resuming
+            if due or save:  # from here on all processes halve alike, as they will on resuming
                 learner.halvings = world.max(learner.halvings)
                 progress = replace(progress, halvings=learner.halvings)
             if due and not stopped and progress.validated < progress.update:
@@ -201,11 +204,10 @@ def take_updates(
                 progress = Progress.from_state(world.broadcast(progress.state()))
                 clock = time.perf_counter()
                 continue  # patience may be at its end now
+            if save and progress.update:
+                _save(learner, progress, writer, world)
             if stopped:
-                if progress.update and world.is_main:
-                    writer.save(learner, progress, stop_name(progress.update))
-                elif progress.update:
-                    learner.state()  # as above
+                writer.wait()
                 world.barrier()  # whoever leaves first takes the others with it
                 raise _stopped(progress)
             if ended:
@@ -281,6 +283,21 @@ def _checkpoint(
     best = f"best on {result.name}" if result.name else "best"
     console.say(f"update {progress.update:,}: {result}, {best} {progress.best_bleu:.2f} at {progress.best_update:,}")
     return progress
+
+
+def _save(learner: Learner, progress: Progress, writer: CheckpointWriter, world: World) -> None:
+    """Begin to write what going on needs, in place of what was written so before."""
+    if not world.is_main:
+        learner.state()  # of which this process may have a share
+        return
+    folder, name = learner.config.train.dir, stop_name(progress.update)
+    write = writer.snapshot(learner, progress, name)
+
+    def work() -> None:
+        write()
+        prune_stops(folder, keep=name)
+
+    writer.start(work)
 
 
 def _refresh_page(folder: Path, console: Console) -> None:
