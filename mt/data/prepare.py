@@ -50,6 +50,7 @@ from mt.data.processes import Workers
 from mt.data.protect import Protection
 from mt.data.shards import MOST_SOURCES, SHARD, Encoding, Record
 from mt.data.source_files import SourceFile, files_of, source_files, with_single_files
+from mt.data.store import fetch_prepared
 from mt.data.tokenizer import Tokenizer
 from mt.data.vocabulary import SOURCE_FILE, Tokenizers, read_tokenizer_files
 from mt.data_config import DataConfig, name_of
@@ -58,17 +59,23 @@ from mt.files import write_whole
 
 # Settings without effect where the given tokenizer is the one already used.
 TOKENIZER_SETTINGS = ("data.tokenizer", "data.vocab", "data.symbols")  # also data.tokenizer_sample, data.vocab_size
+_ELSEWHERE = {"dir", "store", "processes"}  # settings of data that decide nothing of what is prepared
 TOKENIZER_KEYS = ("tokenizer", "target_tokenizer")  # of the manifest; the second only where there are two
 
 
 def prepare(config: Config, console: Console) -> Prepared:
-    """Prepare the data of a config, unless its folder holds them already.
+    """Prepare the data of a config, or fetch them from `data.store`, unless its folder holds them already.
 
     Raises DataError when a source of text cannot be read, no pair is left, a sentence is too long for a batch or the
     model, or the folder is in use by a run that began with other data.
     """
-    folder = config.data.dir
-    if why_prepare(config):
+    folder, store = config.data.dir, config.data.store
+    if store is not None:
+        fetch_prepared(store, folder, console)
+        if reason := why_prepare(config):
+            raise DataError(f"{store}: {reason}; put the settings back, or prepare there again")
+        console.say(f"{folder}: as prepared at {store}")
+    elif why_prepare(config):
         with only_builder(folder, console):
             if reason := why_prepare(config):  # unless another run has done it meanwhile
                 console.say(f"{folder}: {reason}")
@@ -110,7 +117,8 @@ def what_changed(config: Config) -> list[str]:
     manifest = read_manifest(config.data.dir)
     if manifest is None or manifest.get("format") not in FORMATS:
         return []
-    return _changed_settings(manifest, config) or _changed_text(manifest, config.data)
+    # With a store, the text need not be where the prepared data are used.
+    return _changed_settings(manifest, config) or ([] if config.data.store else _changed_text(manifest, config.data))
 
 
 def _is_foreign(folder: Path) -> bool:
@@ -121,15 +129,13 @@ def _is_foreign(folder: Path) -> bool:
 
 
 def _settings(config: Config) -> dict[str, Any]:
-    """All settings that decide what is prepared: not the folder it is prepared in, nor by how many."""
-    return config.data.model_dump(mode="json", exclude={"dir", "processes"})
+    """All settings that decide what is prepared: not the folder it is prepared in or fetched from, nor by how many."""
+    return config.data.model_dump(mode="json", exclude=_ELSEWHERE)
 
 
 def _changed_settings(manifest: Manifest, config: Config) -> list[str]:
     try:
-        before = DataConfig.model_validate(
-            manifest["settings"] | {"dir": config.data.dir, "processes": config.data.processes}
-        )
+        before = DataConfig.model_validate(manifest["settings"] | config.data.model_dump(include=_ELSEWHERE))
     except ValidationError:
         return ["settings that this version of mt does not know"]
     same_sources = config.data.model_copy(update={split: getattr(before, split) for split in SPLITS})

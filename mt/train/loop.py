@@ -24,8 +24,8 @@ from mt.config import Config
 from mt.config_file import dump_config
 from mt.console import Console, counted
 from mt.data.feed import prefetched, updates_from
-from mt.data.prepare import prepare
-from mt.data.prepared import Prepared, open_prepared
+from mt.data.prepared import Prepared
+from mt.data.store import FetchError
 from mt.device import choose_device, keep_freed_memory, repeat_exactly, warning_of
 from mt.distributed import CLOSING_SECONDS, LostContactError, World, is_elastic, joined
 from mt.errors import CheckpointError, MtError
@@ -41,6 +41,8 @@ from mt.train.progress import Progress
 from mt.train.rehearsal import check_size, rehearse
 from mt.train.resume import (
     check_before_writing,
+    fetch_on_each_machine,
+    prepare_once,
     prepared_in_passing,
     settings_to_begin_with,
     settled,
@@ -73,12 +75,13 @@ def train(config: Config, console: Console, init_from: Path | None = None, dry_r
         except MtError as error:
             if world.is_main:
                 raise
-            if isinstance(error, OutOfMemoryError):
-                raise OutOfMemoryError(f"process {world.rank}: {error}") from None
+            if isinstance(error, OutOfMemoryError | FetchError):
+                raise type(error)(f"process {world.rank}: {error}") from None
             raise SystemExit(error.exit_status) from None  # the main process says it
 
 
 def _train(config: Config, world: World, console: Console, init_from: Path | None, dry_run: bool) -> None:
+    fetch_on_each_machine(config, world, console)
     if init_from := init_from or begun_from(config.train.dir):
         config = settings_to_begin_with(config, init_from, console)
     if world.is_main:
@@ -90,7 +93,7 @@ def _train(config: Config, world: World, console: Console, init_from: Path | Non
 
 def _train_prepared(config: Config, world: World, console: Console, init_from: Path | None, dry_run: bool) -> None:
     folder = config.train.dir
-    prepared = _prepare(config, world, console)
+    prepared = prepare_once(config, world, console)
     writer = CheckpointWriter(folder, prepared.tokenizers.files)
     patience = CLOSING_SECONDS if is_elastic() else 0  # a process of a machine given up may still be saving
     with training_lock(folder, not dry_run, patience) if world.is_main else nullcontext(), writer:
@@ -116,13 +119,6 @@ def _train_prepared(config: Config, world: World, console: Console, init_from: P
             _average_last(learner, progress, prepared, log, console)
     console.say(f"done: {counted(progress.update, 'update')} ({progress.end(config.train)})")
     console.say(f"translate with  mt translate --ckpt {folder}")
-
-
-def _prepare(config: Config, world: World, console: Console) -> Prepared:
-    """Prepare in the main process; the others find it done."""
-    prepared = prepare(config, console) if world.is_main else None
-    world.barrier()
-    return prepared or open_prepared(config.data.dir)
 
 
 def _new_learner(config: Config, prepared: Prepared, world: World, console: Console) -> Learner:

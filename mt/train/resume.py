@@ -12,8 +12,9 @@ from mt.checkpoint import Checkpoint, load_checkpoint, read_config, read_tokeniz
 from mt.config import Config
 from mt.config_changes import differences
 from mt.console import Console, counted
-from mt.data.prepare import what_changed, why_prepare
-from mt.data.prepared import Prepared
+from mt.data.prepare import prepare, what_changed, why_prepare
+from mt.data.prepared import Prepared, open_prepared
+from mt.data.store import fetch_prepared
 from mt.data.vocabulary import Tokenizers, read_tokenizer_files
 from mt.device import choose_precision
 from mt.distributed import World
@@ -33,6 +34,21 @@ def settled(config: Config, device: torch.device) -> Config:
     train = config.train.model_copy(update={"precision": precision})
     batch = config.batch.model_copy(update={"micro_tokens": micro_tokens})
     return config.model_copy(update={"train": train, "batch": batch})
+
+
+def fetch_on_each_machine(config: Config, world: World, console: Console) -> None:
+    """With `data.store`, one process of each machine fetches the data."""
+    if config.data.store is not None:
+        if world.local_rank == 0:
+            fetch_prepared(config.data.store, config.data.dir, console)
+        world.barrier()
+
+
+def prepare_once(config: Config, world: World, console: Console) -> Prepared:
+    """Prepare in the main process; the others find it done."""
+    prepared = prepare(config, console) if world.is_main else None
+    world.barrier()
+    return prepared or open_prepared(config.data.dir)
 
 
 def check_before_writing(config: Config, console: Console) -> None:

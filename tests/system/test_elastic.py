@@ -68,7 +68,7 @@ def machine(command: list[str], port: int, is_first: bool = False) -> "subproces
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes=1:3", "--nproc-per-node=1"]
     torchrun += ["--max-restarts=100", "--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{port}"]
     torchrun += [f"--rdzv-conf={meeting}", "--rdzv-id=elastic", "--local-addr=127.0.0.1"]
-    # Without it, torch 2.13 tells a machine that is added no address: pytorch/pytorch#135712.
+    # Without it, torch 2.13 tells a machine that is added no address.
     environment = {**os.environ, "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
     return subprocess.Popen([*torchrun, *command], stderr=subprocess.DEVNULL, env=environment)
 

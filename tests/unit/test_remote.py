@@ -212,3 +212,65 @@ def test_a_changed_file_at_an_address_is_prepared_again(
     assert what_changed(config) == [f"data.train: the text of {memory}/plain"]
     fsspec.filesystem("memory").rm("/bucket/plain.en")
     assert not what_changed(config)  # text may be gone once it is prepared
+
+
+# --- Prepared data in a store -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stored(toy_yaml: Path, quiet: Console) -> Iterator[tuple[Path, str]]:
+    """A folder of prepared data, and a copy of it in fsspec's store in memory."""
+    folder = prepare(load_config(toy_yaml), quiet).dir
+    store = fsspec.filesystem("memory")
+    store.put(f"{folder}/", "/bucket/data/", recursive=True)
+    yield folder, "memory://bucket/data"
+    store.rm("/", recursive=True)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_prepared_data_are_fetched_once_and_then_needed_no_more(
+    stored: tuple[Path, str], toy_yaml: Path, tmp_path: Path, quiet: Console
+) -> None:
+    """Also from a shared folder; the text is not looked at, but the settings are."""
+    folder, store = stored
+    for name, place in (("fast", store), ("shared", str(folder))):
+        fetched = load_config(toy_yaml, [f"data.dir={tmp_path / name}", f"data.store={place}"])
+        prepared = prepare(fetched, quiet)
+        assert contents(tmp_path / name) == contents(folder)
+        prepared.verify()
+    fsspec.filesystem("memory").rm("/bucket", recursive=True)
+    offline = load_config(toy_yaml, [f"data.dir={tmp_path / 'fast'}", f"data.store={store}", "data.train=[gone]"])
+    with pytest.raises(DataError, match=r"^memory://bucket/data: preparing again, changed: data\.train; put the"):
+        prepare(offline, quiet)
+    assert len(prepare(load_config(toy_yaml, [f"data.dir={tmp_path / 'fast'}", f"data.store={store}"]), quiet).train)
+
+
+def test_a_fetch_that_was_stopped_goes_on_and_a_damaged_file_never_has_its_name(
+    stored: tuple[Path, str], toy_yaml: Path, tmp_path: Path, quiet: Console
+) -> None:
+    folder, store = stored
+    memory = fsspec.filesystem("memory")
+    fast = tmp_path / "fast"
+    fetched = load_config(toy_yaml, [f"data.dir={fast}", f"data.store={store}"])
+    memory.pipe("/bucket/data/valid/source.txt", b"another text\n")
+    with pytest.raises(DataError, match=r"^memory://bucket/data/valid/source\.txt: not what mt prepare wrote"):
+        prepare(fetched, quiet)
+    assert not fast.exists()
+    kept = contents(tmp_path / ".fast.fetched")
+    assert "train/source.ids.npy" in kept
+    assert "valid/source.txt" not in kept
+    memory.rm("/bucket/data/train/source.ids.npy")  # which is not fetched again
+    memory.put(str(folder / "valid" / "source.txt"), "/bucket/data/valid/source.txt")
+    prepare(fetched, quiet)
+    assert contents(fast) == contents(folder)
+    memory.pipe("/bucket/data/manifest.json", b"{}")
+    with pytest.raises(DataError, match=r"holds other data than memory://bucket/data: remove it"):
+        prepare(fetched, quiet)
+
+
+def test_a_store_without_prepared_data_is_named(toy_yaml: Path, memory: str, quiet: Console) -> None:
+    with pytest.raises(DataError, match=r"^memory://bucket/manifest\.json: no such file; data\.store names a folder"):
+        prepare(load_config(toy_yaml, [f"data.store={memory}"]), quiet)
