@@ -299,6 +299,7 @@ OTHERS: dict[str, str] = {
     "model.recurrence": "fixed",
     "optim.name": "muon",
     "optim.schedule": "constant",
+    "data.store": "s3://bucket/prepared",
     "train.dir": "elsewhere",
     "train.consistency": "rdrop",
     "train.stages": "[{update: 9, scale: 0.5}]",

@@ -2,13 +2,17 @@
 
 import importlib.util
 import json
+import os
+import re
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import Any, ClassVar
 
 import fsspec
 import pyarrow
@@ -274,3 +278,64 @@ def test_a_fetch_that_was_stopped_goes_on_and_a_damaged_file_never_has_its_name(
 def test_a_store_without_prepared_data_is_named(toy_yaml: Path, memory: str, quiet: Console) -> None:
     with pytest.raises(DataError, match=r"^memory://bucket/manifest\.json: no such file; data\.store names a folder"):
         prepare(load_config(toy_yaml, [f"data.store={memory}"]), quiet)
+
+
+# --- The hub ------------------------------------------------------------------------------------------------------
+
+COMMIT = "0123456789" * 4
+HUB_FILES = {
+    "README.md": b"---\nconfigs:\n- config_name: default\n  data_files:\n  - {split: train, path: pairs.jsonl}\n---\n",
+    "pairs.jsonl": b'{"en": "a house", "de": "ein Haus"}\n{"en": "a dog", "de": "ein Hund"}\n',
+}
+
+
+class Hub(SimpleHTTPRequestHandler):
+    """As much of the hub's interface as reading the data set me/pairs needs; `asked` is what was asked for."""
+
+    asked: ClassVar[list[str]] = []
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        path = self.path.split("?")[0]
+        self.asked.append(path)
+        *_, place, name = path.split("/")
+        listing = [{"type": "file", "path": file, "size": len(data), "oid": COMMIT} for file, data in HUB_FILES.items()]
+        about = {"id": "me/pairs", "sha": COMMIT, "siblings": [{"rfilename": file} for file in HUB_FILES]}
+        if path == "/" or "/resolve/" not in path:
+            self.reply(json.dumps(listing if place == "tree" else about).encode())
+        else:
+            self.reply(HUB_FILES.get(name))
+
+    def reply(self, body: bytes | None) -> None:
+        first, last = re.match(r"bytes=(\d+)-(\d+)|", self.headers.get("Range", "")).groups()  # type: ignore[union-attr]
+        part = (body or b"")[int(first or 0) : int(last or len(body or b"")) + 1]
+        self.send_response(404 if body is None else 206 if last else 200)
+        self.send_header("Content-Length", str(len(part)))
+        self.send_header("ETag", '"1"')
+        self.send_header("X-Repo-Commit", COMMIT)
+        if last:
+            self.send_header("Content-Range", f"bytes {first}-{last}/{len(body or b'')}")
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(part)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+def test_a_data_set_of_the_hub_is_streamed_at_its_revision_without_a_copy(tmp_path: Path) -> None:
+    code = (
+        "from mt.data_config import Input; from mt.data.sources import read_pairs\n"
+        "entry = Input(dataset='me/pairs', revision='v1', stream=True)\n"
+        "print([(block.source, block.target) for block in read_pairs(entry, 'en', 'de', 1)])"
+    )
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        hub = {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0"}
+        read = subprocess.run([sys.executable, "-c", code], env=os.environ | hub, capture_output=True, text=True)
+        server.shutdown()
+    assert read.stdout == "[(['a house', 'a dog'], ['ein Haus', 'ein Hund'])]\n", read.stderr
+    assert "/datasets/me/pairs/resolve/v1/README.md" in Hub.asked
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and b"a house" in path.read_bytes()]
