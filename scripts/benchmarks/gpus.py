@@ -56,6 +56,7 @@ def parts(name: str) -> list[int]:
     """The bytes of each part of the gradients, in the order in which they are sent."""
     with torch.device("meta"):
         model = Transformer(MODELS[name], VOCABULARY).train()
+    model.to("meta")  # tables of positions too, which are computed on the CPU
     order = order_of_gradients(model, make_loss(Config(model=MODELS[name])), torch.float32, rows=2)
     return [part.gradients.nbytes for part in parts_of(order, 1)]
 

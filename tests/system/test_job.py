@@ -245,7 +245,7 @@ def test_what_does_not_fit_is_said_before_any_work(tmp_path: Path) -> None:
         (Job(inputs=(a,), prefix=a, score_ref=a), "either --prefix or --score-ref"),
         (Job(inputs=(a,), field="en"), "plain text has no fields"),
         (Job(inputs=(a,), prefix=b), "b: no such file"),
-        (Job(format="csv"), "text, tsv or jsonl"),
+        (Job(format="csv"), "text, tsv, jsonl or parquet"),
         (Job(errors="ignore"), "strict or replace"),
     ):
         with pytest.raises(UsageError, match=message):

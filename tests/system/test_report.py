@@ -112,6 +112,7 @@ def run(tmp_path: Path, toy_run: Path) -> Path:
     manifest["dropped"] = {"duplicate": 201, EVIL: 12, "too long": 0}
     manifest["train"] |= {"rows": 28745, "source_pieces": 411222}
     (data / "manifest.json").write_text(json.dumps(manifest))
+    (data / "manifest.sha256").unlink()
     return folder
 
 

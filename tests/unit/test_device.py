@@ -72,6 +72,7 @@ PRIVATE = {
     "torch.ops.mkldnn._linear_pointwise",
     "torch.ops.mkldnn._reorder_linear_weight",
     "torch.fx.experimental._config",
+    "torch._dynamo",
     "torch._foreach_lerp_",
 }
 
