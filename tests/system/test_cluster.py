@@ -25,7 +25,7 @@ from mt.translate.plan import Job, cluster_of, plan_cluster
 pytest.importorskip("ray", reason="needs Ray: pip install 'mt[ray]'")
 
 # The law at any size and with any model: CLUSTER_LINES=200000 CLUSTER_RUN=runs/my pytest tests/system/test_cluster.py
-LINES = int(os.environ.get("CLUSTER_LINES", 24_000))
+LINES = int(os.environ.get("CLUSTER_LINES", 8_000))
 KILLS = 10
 
 
