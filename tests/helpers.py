@@ -43,6 +43,7 @@ from mt.train.progress import Progress
 from mt.train.resume import start_or_resume
 from mt.train.update import take_update
 
+FORKED_MT = Path(__file__).with_name("forked_mt.py")
 PATIENCE = 300  # seconds; what is waited for takes a few on a quiet machine
 
 
@@ -58,11 +59,25 @@ def with_settings(config: Config, **sections: dict[str, Any]) -> Config:
     return config.model_copy(update=changed)
 
 
-def mt(*arguments: object, text: str = "", **options: Any) -> "subprocess.CompletedProcess[str]":
+@functools.cache
+def _forking() -> tuple["subprocess.Popen[str]", str]:
+    """The process that forks commands, which ends with this one, and where it is called."""
+    server = subprocess.Popen([sys.executable, FORKED_MT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert server.stdout is not None
+    return server, server.stdout.readline().strip()
+
+
+def forked_mt() -> list[str]:
+    """What stands for `python -m mt` wherever it begins does not matter: it is there at once."""
+    return [sys.executable, "-IS", str(FORKED_MT), _forking()[1]]
+
+
+def mt(*arguments: object, text: str = "") -> "subprocess.CompletedProcess[str]":
     """Run `mt ARGUMENTS` as a process of its own; its stdin is `text`, where a lone surrogate stands for a byte."""
-    command = [sys.executable, "-m", "mt", *map(str, arguments)]
-    options = {"encoding": "utf-8", "errors": "surrogateescape", **options}
-    return subprocess.run(command, input=text, capture_output=True, check=False, **options)
+    command = [*forked_mt(), *map(str, arguments)]
+    return subprocess.run(
+        command, input=text, capture_output=True, check=False, encoding="utf-8", errors="surrogateescape"
+    )
 
 
 def mt_in_terminal(*arguments: object, ctrl_c_after: str = "", times: int = 1) -> tuple[int, str]:

@@ -3,17 +3,14 @@
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import ValidationError
 
 from mt.config import Config
-from mt.config_changes import differences
 from mt.console import Console
 from mt.data.build import (
     SOURCE,
@@ -28,39 +25,31 @@ from mt.data.build import (
     refuse_weights,
     text_shards,
 )
+from mt.data.changed import deciding_settings, warn_of_missing_text, why_prepare
 from mt.data.clean import Drops
 from mt.data.corpus import open_corpus
 from mt.data.data_folder import SCRATCH, only_builder, replaced
 from mt.data.encoding import PairEncoder
 from mt.data.prepared import (
     FORMAT,
-    FORMATS,
     SHARDED,
-    SPLITS,
     Manifest,
     Prepared,
     file_entries,
     fingerprint,
     open_prepared,
-    read_manifest,
-    sources_of,
+    tokenizer_figures,
     write_manifest,
 )
 from mt.data.processes import Workers
 from mt.data.protect import Protection
 from mt.data.shards import MOST_SOURCES, SHARD, Encoding, Record
-from mt.data.source_files import SourceFile, files_of, source_files, with_single_files
+from mt.data.source_files import SourceFile, source_files, with_single_files
 from mt.data.store import fetch_prepared
-from mt.data.tokenizer import Tokenizer
-from mt.data.vocabulary import SOURCE_FILE, Tokenizers, read_tokenizer_files
-from mt.data_config import DataConfig, name_of
+from mt.data.vocabulary import SOURCE_FILE, Tokenizers, given_tokenizers, read_tokenizer_files, tokenizer_paths
+from mt.data_config import DataConfig
 from mt.errors import ConfigError, DataError
 from mt.files import write_whole
-
-# Settings without effect where the given tokenizer is the one already used.
-TOKENIZER_SETTINGS = ("data.tokenizer", "data.vocab", "data.symbols")  # also data.tokenizer_sample, data.vocab_size
-_ELSEWHERE = {"dir", "store", "processes"}  # settings of data that decide nothing of what is prepared
-TOKENIZER_KEYS = ("tokenizer", "target_tokenizer")  # of the manifest; the second only where there are two
 
 
 def prepare(config: Config, console: Console) -> Prepared:
@@ -81,119 +70,12 @@ def prepare(config: Config, console: Console) -> Prepared:
                 console.say(f"{folder}: {reason}")
                 _build(config, console)
     else:
-        _warn_of_missing_text(config.data, console)
+        warn_of_missing_text(config.data, console)
         console.say(f"{folder}: already prepared")
     prepared = open_prepared(folder)
     _refuse_one_embedding(prepared.tokenizers, config)
     _refuse_too_long(prepared, config)
     return prepared
-
-
-# --- Is it done already? -----------------------------------------------------------------------------------------
-
-
-def why_prepare(config: Config) -> str:
-    """Why `prepare` would prepare the folder of a config; empty when it holds the data already. Writes nothing.
-
-    Raises DataError when the folder holds something else, or a damaged manifest.
-    """
-    folder = config.data.dir
-    manifest = read_manifest(folder)
-    if manifest is None:
-        if _is_foreign(folder):
-            raise DataError(f"{folder} is no folder of prepared data; set data.dir to one that may be replaced")
-        return "preparing"
-    if manifest.get("format") not in FORMATS:
-        return "preparing again, another version of mt did it"
-    changes = what_changed(config)
-    return f"preparing again, changed: {', '.join(changes)}" if changes else ""
-
-
-def what_changed(config: Config) -> list[str]:
-    """The settings and texts that differ from those of a prepared folder, each beginning with its key.
-
-    Empty where nothing is prepared, or by another version; text that is gone counts as unchanged. Writes nothing.
-    """
-    manifest = read_manifest(config.data.dir)
-    if manifest is None or manifest.get("format") not in FORMATS:
-        return []
-    # With a store, the text need not be where the prepared data are used.
-    return _changed_settings(manifest, config) or ([] if config.data.store else _changed_text(manifest, config.data))
-
-
-def _is_foreign(folder: Path) -> bool:
-    """Whether the folder holds something that `prepare` did not make and so must not replace."""
-    if not folder.is_dir():
-        return folder.exists()
-    return not (folder / "manifest.json").exists() and any(folder.iterdir())
-
-
-def _settings(config: Config) -> dict[str, Any]:
-    """All settings that decide what is prepared: not the folder it is prepared in or fetched from, nor by how many."""
-    return config.data.model_dump(mode="json", exclude=_ELSEWHERE)
-
-
-def _changed_settings(manifest: Manifest, config: Config) -> list[str]:
-    try:
-        before = DataConfig.model_validate(manifest["settings"] | config.data.model_dump(include=_ELSEWHERE))
-    except ValidationError:
-        return ["settings that this version of mt does not know"]
-    same_sources = config.data.model_copy(update={split: getattr(before, split) for split in SPLITS})
-    changes = [f"data.{line}" for line in differences(before, same_sources)]
-    paths = _tokenizer_paths(config.data)
-    if paths and all(Path(path).exists() for path in paths):  # like the text, it may be gone once the data are prepared
-        changes = [line for line in changes if not line.startswith(TOKENIZER_SETTINGS)]
-        if _figures(_given_tokenizers(paths)) != {key: manifest[key] for key in TOKENIZER_KEYS if key in manifest}:
-            changes.append(f"data.tokenizer: {' and '.join(paths)} {'are others' if paths[1:] else 'is another one'}")
-    return [f"data.{split}" for split in SPLITS if getattr(before, split) != getattr(config.data, split)] + changes
-
-
-def _tokenizer_paths(data: DataConfig) -> Sequence[str]:
-    """None, one of a tokenizer for both languages, or one for each."""
-    given = data.tokenizer
-    return [] if given is None else [given] if isinstance(given, str) else given
-
-
-def _given_tokenizers(paths: Sequence[str]) -> Tokenizers:
-    return Tokenizers(*map(_read_tokenizer, paths))
-
-
-def _read_tokenizer(path: str) -> Tokenizer:
-    try:
-        return Tokenizer(Path(path).read_bytes())
-    except OSError as error:
-        raise DataError(f"data.tokenizer {path}: cannot be read: {error.strerror}") from None
-    except DataError as error:
-        raise DataError(f"data.tokenizer {path}: {error}") from None
-
-
-def _refuse_unknown_tags(given: Tokenizers, data: DataConfig) -> None:
-    tags = [source.tag for source in data.inputs("test") if source.tag is not None]
-    try:
-        for symbol in (*data.all_symbols, *tags):
-            given.source.tag_id(symbol)
-    except DataError as error:
-        raise DataError(f"data.tokenizer: {error}") from None
-
-
-def _changed_text(manifest: Manifest, data: DataConfig) -> list[str]:
-    changes = []
-    for folder, entries in data.splits.items():
-        for number, entry in enumerate(entries):
-            with suppress(DataError):
-                sources = sources_of(manifest, folder, number)
-                paths = files_of([entry], data)
-                files = [SourceFile(**file) for source in sources for file in source["files"]]
-                if len(paths) != len(files) or not all(map(SourceFile.is_same, files, paths)):
-                    changes.append(f"data.{folder.replace('/', '.')}: the text of {name_of(entry)}")
-    return changes
-
-
-def _warn_of_missing_text(data: DataConfig, console: Console) -> None:
-    try:
-        files_of([entry for entries in data.splits.values() for entry in entries], data)
-    except DataError as error:
-        console.warn(f"{error}; using {data.dir} as it was prepared")
 
 
 # --- Building ----------------------------------------------------------------------------------------------------
@@ -205,8 +87,8 @@ Readings = dict[str, list[Reading]]  # folder -> entry
 def _build(given_config: Config, console: Console) -> None:
     data, inputs = with_single_files(given_config.data)
     config = given_config.model_copy(update={"data": data})
-    paths = _tokenizer_paths(data)
-    given = _given_tokenizers(paths) if paths else None
+    paths = tokenizer_paths(data)
+    given = given_tokenizers(paths) if paths else None
     if given:
         _refuse_one_embedding(given, config)
         _refuse_unknown_tags(given, data)
@@ -254,7 +136,7 @@ def _plan(config: Config, files: Files, given: Tokenizers | None) -> str:
     """What is to be prepared: what an earlier process finished is of use only where this is the same."""
     plan = {
         "versions": _versions(),
-        "settings": _settings(config),
+        "settings": deciding_settings(config),
         "files": [
             (file.path, file.bytes, file.sha256, file.version)
             for entries in files.values()
@@ -322,7 +204,7 @@ def _manifest(
         "format": FORMAT if encoding.is_single else SHARDED,
         "fingerprint": fingerprint(tokenizers, entries),
         "versions": _versions(),
-        "settings": _settings(config),
+        "settings": deciding_settings(config),
         "sources": sources,
         "dropped": dict(sorted(drops.counts.items())),
         "train": {
@@ -331,7 +213,7 @@ def _manifest(
             "target_pieces": pieces[TARGET],
         },
         **{name: _sizes(encoding.folder / name) for name in config.data.valid_folders},
-        **_figures(tokenizers),
+        **tokenizer_figures(tokenizers),
         "files": entries,
     }
     if not encoding.is_single:
@@ -346,17 +228,6 @@ def _manifest(
             protected.update(record["protected"])
         manifest["protected"] = dict(sorted(protected.items()))
     return manifest
-
-
-def _figures(tokenizers: Tokenizers) -> dict[str, dict[str, Any]]:
-    """Of each tokenizer, as the manifest has them."""
-    sides = [tokenizers.source] if tokenizers.is_joint else [tokenizers.source, tokenizers.target]
-    return dict(zip(TOKENIZER_KEYS, map(_figures_of, sides), strict=False))
-
-
-def _figures_of(side: Tokenizer) -> dict[str, Any]:
-    figures = {"pieces": len(side), "fingerprint": side.fingerprint}
-    return {**figures, "symbols": list(side.symbols)} if side.symbols else figures
 
 
 def _sizes(folder: Path) -> dict[str, int]:
@@ -383,6 +254,15 @@ def _refuse_one_embedding(tokenizers: Tokenizers, config: Config) -> None:
             "the tokenizers of source and target number their pieces each in its own way, but model.embeddings tied "
             "has one matrix for both: set model.embeddings=decoder, or separate"
         )
+
+
+def _refuse_unknown_tags(given: Tokenizers, data: DataConfig) -> None:
+    tags = [source.tag for source in data.inputs("test") if source.tag is not None]
+    try:
+        for symbol in (*data.all_symbols, *tags):
+            given.source.tag_id(symbol)
+    except DataError as error:
+        raise DataError(f"data.tokenizer: {error}") from None
 
 
 def _refuse_too_long(prepared: Prepared, config: Config) -> None:

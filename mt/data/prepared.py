@@ -19,6 +19,7 @@ from typing import IO, Any
 
 from mt.data.corpus import Corpus, Integers, Origins, ShardSizes, open_corpus, open_origins, open_shards
 from mt.data.data_folder import MANIFEST, SCRATCH, hold
+from mt.data.tokenizer import Tokenizer
 from mt.data.vocabulary import TOKENIZER_FILES, Tokenizers, read_tokenizer_files
 from mt.data.word_model import WordModel, estimate_word_model
 from mt.data_config import Input
@@ -31,6 +32,8 @@ SPLITS = ("train", "valid", "test")
 
 MANIFEST_HASH = "manifest.sha256"
 KEYS = {"fingerprint", "settings", "sources", "dropped", "tokenizer", "files"}  # that a manifest has at least
+
+TOKENIZER_KEYS = ("tokenizer", "target_tokenizer")  # of the manifest; the second only where there are two
 
 Text = tuple[list[str], list[str], list[str | None]]  # source lines, target lines, the tag of each
 Manifest = dict[str, Any]
@@ -192,6 +195,17 @@ def fingerprint(tokenizers: Tokenizers, files: FileEntries) -> str:
     arrays = (".ids.npy", ".offsets.npy", ".lengths.npy")
     ids = [f"{name} {file['sha256']}" for name, file in files.items() if name.endswith(arrays)]
     return hashlib.sha256("\n".join([tokenizers.fingerprint, *ids]).encode()).hexdigest()
+
+
+def tokenizer_figures(tokenizers: Tokenizers) -> dict[str, dict[str, Any]]:
+    """Of each tokenizer, as the manifest has them."""
+    sides = [tokenizers.source] if tokenizers.is_joint else [tokenizers.source, tokenizers.target]
+    return dict(zip(TOKENIZER_KEYS, map(_figures_of, sides), strict=False))
+
+
+def _figures_of(side: Tokenizer) -> dict[str, Any]:
+    figures = {"pieces": len(side), "fingerprint": side.fingerprint}
+    return {**figures, "symbols": list(side.symbols)} if side.symbols else figures
 
 
 def sha256(path: Path) -> str:

@@ -1,12 +1,14 @@
 """The tokenizers of a language pair: one that both languages share, or one for each."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Self
 
 from mt.data.tokenizer import Tokenizer
+from mt.data_config import DataConfig
+from mt.errors import DataError
 
 SOURCE_FILE, TARGET_FILE = "tokenizer.model", "tokenizer.target.model"
 TOKENIZER_FILES = (SOURCE_FILE, TARGET_FILE)  # of prepared data and checkpoints; the second only where there are two
@@ -56,3 +58,23 @@ class Tokenizers:
 def read_tokenizer_files(folder: Path) -> dict[str, bytes]:
     """The tokenizer files that a folder holds, by name."""
     return {name: (folder / name).read_bytes() for name in TOKENIZER_FILES if (folder / name).exists()}
+
+
+def tokenizer_paths(data: DataConfig) -> Sequence[str]:
+    """What `data.tokenizer` names: nothing, the file of a tokenizer for both languages, or one for each."""
+    given = data.tokenizer
+    return [] if given is None else [given] if isinstance(given, str) else given
+
+
+def given_tokenizers(paths: Sequence[str]) -> Tokenizers:
+    """Those in the files that `data.tokenizer` names; raises DataError where one cannot be read."""
+    return Tokenizers(*map(_read_tokenizer, paths))
+
+
+def _read_tokenizer(path: str) -> Tokenizer:
+    try:
+        return Tokenizer(Path(path).read_bytes())
+    except OSError as error:
+        raise DataError(f"data.tokenizer {path}: cannot be read: {error.strerror}") from None
+    except DataError as error:
+        raise DataError(f"data.tokenizer {path}: {error}") from None

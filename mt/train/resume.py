@@ -12,7 +12,8 @@ from mt.checkpoint import Checkpoint, load_checkpoint, read_config, read_tokeniz
 from mt.config import Config
 from mt.config_changes import differences
 from mt.console import Console, counted
-from mt.data.prepare import prepare, what_changed, why_prepare
+from mt.data.changed import what_changed, why_prepare
+from mt.data.prepare import prepare
 from mt.data.prepared import Prepared, open_prepared
 from mt.data.store import fetch_prepared
 from mt.data.vocabulary import Tokenizers, read_tokenizer_files

@@ -193,10 +193,7 @@ def test_a_wheel_works_away_from_the_checkout(tmp_path: Path) -> None:
     assert files <= set(archive.namelist())
     (tmp_path / "elsewhere").mkdir()
     small = ["data.train={demo: 200}", "data.valid={demo: 20, split: valid}", "data.test=[]", "data.vocab_size=400"]
-    done = mt(
-        *("prepare", "demo", *small),
-        cwd=tmp_path / "elsewhere",
-        env={**os.environ, "PYTHONPATH": str(tmp_path / "installed")},
-    )
-    assert done.returncode == 0, done.stderr
+    command, installed = [sys.executable, "-m", "mt", "prepare", "demo"], str(tmp_path / "installed")
+    environment = {**os.environ, "PYTHONPATH": installed}
+    subprocess.run([*command, *small], cwd=tmp_path / "elsewhere", env=environment, check=True)
     assert (tmp_path / "elsewhere" / "data" / "demo" / "manifest.json").is_file()

@@ -2,14 +2,12 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import fork, started, statuses, wait_until, with_settings
+from helpers import fork, mt, started, statuses, wait_until, with_settings
 
 from mt.checkpoint import AVERAGED, load_checkpoint, read_config, resumable_checkpoints, step_name
 from mt.config import Config
@@ -186,6 +184,7 @@ def test_a_checkpoint_is_named_alike_in_translate_evaluate_and_init_from(
     tuned = ("train.updates=1", f"train.dir={tmp_path / 'tuned'}", f"data.dir={toy_config.data.dir}")
     trained = mt("train", str(config), *tuned, "--init-from", path)
     assert f"weights from {said}" in trained.stderr
+    assert [done.returncode for done in (translated, evaluated, trained)] == [0, 0, 0]
 
 
 def test_a_run_is_translated_with_what_validates_best_and_that_is_said(toy_run: Path) -> None:
@@ -200,13 +199,6 @@ def test_a_run_is_translated_with_what_validates_best_and_that_is_said(toy_run: 
 
 def validations(run: Path) -> list[dict[str, Any]]:
     return [record for record in read_metrics(run / METRICS) if "valid_bleu" in record]
-
-
-def mt(*arguments: str, text: str = "") -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "mt", *arguments]
-    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done
 
 
 def test_a_run_that_had_to_halve_its_micro_batches_goes_on_with_halves(toy_config: Config, quiet: Console) -> None:

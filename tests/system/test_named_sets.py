@@ -15,7 +15,8 @@ from mt.checkpoint import load_checkpoint, read_state, resumable_checkpoints
 from mt.config import Config
 from mt.config_file import load_config
 from mt.console import Console
-from mt.data.prepare import prepare, why_prepare
+from mt.data.changed import why_prepare
+from mt.data.prepare import prepare
 from mt.errors import CheckpointError
 from mt.evaluate.report import write_report
 from mt.run_files import METRICS, read_metrics

@@ -81,22 +81,22 @@ def waiting_refused() -> Iterator[None]:
 
 
 @pytest.mark.parametrize(
-    "work",
+    ("work", "error", "message"),
     [
-        lambda x: torch.tensor([1], device=META),
-        lambda x: x[[0, 1]],
-        lambda x: x[x > 0],
-        lambda x: x.to("cpu"),
-        lambda x: x.copy_(torch.ones(2)),
-        lambda x: torch.ones(2).to(META),
-        lambda x: float(x.sum()),
-        lambda x: x.tolist(),
-        lambda x: bool((x > 0).all()),
+        (lambda x: torch.tensor([1], device=META), AssertionError, "makes a tensor of Python values"),
+        (lambda x: x[[0, 1]], AssertionError, "an index is made of a list"),
+        (lambda x: x.copy_(torch.ones(2)), AssertionError, "copies between devices"),
+        (lambda x: torch.ones(2).to(META), AssertionError, "copies between devices"),
+        (lambda x: x.to("cpu"), NotImplementedError, "Cannot copy out of meta tensor"),
+        (lambda x: x.tolist(), NotImplementedError, "Cannot copy out of meta tensor"),
+        (lambda x: x[x > 0], NotImplementedError, "nonzero"),
+        (lambda x: float(x.sum()), RuntimeError, r"item\(\) cannot be called on meta tensors"),
+        (lambda x: bool((x > 0).all()), RuntimeError, r"item\(\) cannot be called on meta tensors"),
     ],
 )
-def test_what_waits_is_refused(work: Callable[[Tensor], object]) -> None:
+def test_what_waits_is_refused(work: Callable[[Tensor], object], error: type[Exception], message: str) -> None:
     x = torch.ones(2, device=META)
-    with waiting_refused(), pytest.raises((AssertionError, NotImplementedError, RuntimeError)):
+    with waiting_refused(), pytest.raises(error, match=message):
         work(x)
 
 
@@ -164,8 +164,20 @@ class _EnoughStepsError(Exception):
     """The search has gone on for as long as the test wants."""
 
 
+class _NoneHasFinished(TorchFunctionMode):
+    """Answers who looks which sentences have finished, as a tensor without values cannot; counts how often."""
+
+    looks = 0
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function is Tensor.nonzero:
+            self.looks += 1
+            return torch.zeros(0, args[0].dim(), dtype=torch.int64)
+        return function(*args, **(kwargs or {}))
+
+
 class _Watched(Decoding):
-    """Notes after which steps somebody looks whether sentences have finished; finds none."""
+    """Notes after which steps somebody looks whether sentences have finished."""
 
     def __init__(self, models: Sequence[Transformer], source_BS: Tensor, width: int) -> None:
         super().__init__(models, source_BS, width)
@@ -181,11 +193,10 @@ class _Watched(Decoding):
         steps = self.caches[0].length
         if steps == STEPS:
             raise _EnoughStepsError
-        try:
-            return super().compact(finished_B)
-        except NotImplementedError:  # there is nothing to look at
-            self.looks.append(steps)
-            return None
+        with _NoneHasFinished() as answers:
+            staying = super().compact(finished_B)
+        self.looks += [steps] * answers.looks
+        return staying
 
 
 class _WatchedGreedy(_Watched, GreedyDecoding):

@@ -24,7 +24,8 @@ import pytest
 from mt.config import Config, ModelConfig
 from mt.config_file import dump_config
 from mt.console import Advance, Console
-from mt.data.prepare import prepare, what_changed, why_prepare
+from mt.data.changed import what_changed, why_prepare
+from mt.data.prepare import prepare
 from mt.data.prepared import Prepared, open_prepared
 from mt.data.tokenizer import EOS
 from mt.data_config import CleanConfig, DataConfig, Input

@@ -10,8 +10,9 @@ from helpers import mt, with_settings, write_lines
 from mt.config import Config
 from mt.config_file import load_config
 from mt.console import Console
+from mt.data.changed import what_changed
 from mt.data.inspect_corpus import inspect
-from mt.data.prepare import prepare, what_changed
+from mt.data.prepare import prepare
 from mt.errors import CheckpointError, ConfigError, DataError, UsageError
 from mt.evaluate.bleu import bleu
 from mt.train.loop import train

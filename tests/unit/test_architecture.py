@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from helpers import mt
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "mt"
@@ -145,8 +146,7 @@ def test_help_imports_no_torch() -> None:
 
 
 def test_training_from_prepared_data_never_imports_datasets(toy_yaml: Path) -> None:
-    prepare = [sys.executable, "-m", "mt", "prepare", str(toy_yaml), "--quiet"]
-    subprocess.run(prepare, check=True)
+    assert mt("prepare", toy_yaml).returncode == 0
     code = (
         f"import sys; sys.argv = ['mt', 'train', {str(toy_yaml)!r}, 'train.updates=1', '--quiet']\n"
         "from mt.__main__ import main\n"

@@ -22,8 +22,9 @@ from helpers import COMPRESSORS
 
 from mt.config_file import load_config
 from mt.console import Console
+from mt.data.changed import what_changed
 from mt.data.epochs import plan_epoch
-from mt.data.prepare import prepare, what_changed
+from mt.data.prepare import prepare
 from mt.data.source_files import SourceFile, single_files
 from mt.data.sources import read_pairs
 from mt.data_config import DataConfig, Input, name_of

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.attention.varlen  # defines the operator that gets kernels below
-from torch import Tensor
+from torch import Tensor, library
 from torch._dynamo.utils import counters
 
 from mt.config import ModelConfig
@@ -78,8 +78,8 @@ def plain_backward(gradient: Tensor, q: Tensor, k: Tensor, v: Tensor, *rest: Any
     return of_q, of_k, of_v
 
 
-torch.library.register_kernel("torch_attn::_varlen_attn", "cpu", plain_forward)
-torch.library.register_kernel("torch_attn::_varlen_attn_backward", "cpu", plain_backward)
+library.register_kernel("torch_attn::_varlen_attn", "cpu", plain_forward)
+library.register_kernel("torch_attn::_varlen_attn_backward", "cpu", plain_backward)
 
 
 def batch_of(lengths: list[tuple[int, int]], seed: int = 1) -> Batch:
