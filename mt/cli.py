@@ -65,15 +65,14 @@ Quiet = Annotated[bool, flag("Print warnings and results only.", "--quiet", "-q"
 Beam = Annotated[int | None, option("N", "Beam width; 1 is greedy. Default: the run's.", minimum=1)]
 Alpha = Annotated[float | None, option("X", "Length penalty ((5+|Y|)/6)^alpha. Default: the run's.", minimum=0)]
 Average = Annotated[int | None, option("N", "Average the newest N checkpoints of the run.", minimum=1)]
-Processes = Annotated[
-    int,
-    typer.Option(
-        *("--gpus", "--processes"),
-        metavar="N|auto",
-        parser=_processes,
-        help="Use N GPUs; without any, N processes on the CPU. auto: all GPUs, or a process for each core.",
-    ),
-]
+_PROCESSES = typer.Option(
+    *("--gpus", "--processes"),
+    metavar="N|auto",
+    parser=_processes,
+    help="Use N GPUs; without any, N processes on the CPU. auto: all GPUs, or a process for each core.",
+)
+Processes = Annotated[int, _PROCESSES]
+SomeProcesses = Annotated[int | None, _PROCESSES]  # None: by the size of the input
 Device = Annotated[str, option("DEVICE", "auto, cpu, cuda or mps.")]
 Precision = Annotated[str | None, option("KIND", "float32, bfloat16 or (CPU) int8. Default: the run's, else float32.")]
 Tag = Annotated[str | None, option("TAG", "A symbol to put before each source line, as in training.")]
@@ -212,7 +211,7 @@ def translate(
     precision: Precision = None,
     average: Average = None,
     device: Device = "auto",
-    processes: Processes = 1,
+    processes: SomeProcesses = None,
     cluster: Annotated[
         str | None, option("ray|ADDRESS", "Share many files among the machines of a Ray cluster.")
     ] = None,
@@ -227,7 +226,7 @@ def translate(
     A job that was stopped goes on from where it was when the same command is given again. All settings of the search
     are decode.KEY=VALUE; the common ones are options too.
     """
-    from mt.translate.plan import Job, plan_job
+    from mt.translate.plan import Job, default_processes, plan_job
 
     decode = _decode(context, overrides)
     places = [tuple(map(Path, given or ["-"])) for given in (inputs, outputs)]
@@ -236,11 +235,14 @@ def translate(
         from mt.translate.cluster import Opening, translate_on_cluster
         from mt.translate.plan import cluster_of, plan_cluster
 
-        where = cluster_of(cluster, workers, resources, processes)
+        where = cluster_of(cluster, workers, resources, 1 if processes is None else processes)
         sources = plan_cluster(job, inputs or [], outputs or [])
         opening = Opening(tuple(ckpt), device, average, decode)
         return translate_on_cluster(where, sources, job, opening, quiet)
-    plan_job(job, processes)  # before torch is imported, so that a wrong path is reported at once
+    # Before torch is imported, so that a wrong path is reported at once.
+    plan = plan_job(job, 1 if processes is None else processes)
+    if processes is None:
+        processes = default_processes(job, plan, device)
     if processes != 1:
         from mt.distributed import launch
 

@@ -21,6 +21,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from mt.device import cores
 from mt.errors import Interrupted, MtError, UsageError
 
 # A process that does not answer for this long ends the run; one that died ends it at once.
@@ -215,10 +216,10 @@ def launch(processes: int, arguments: Sequence[str], device: str) -> None:
     if "RANK" in os.environ:
         raise UsageError("--gpus starts processes itself: leave it out under torchrun")
     gpus = torch.cuda.device_count() if device in ("auto", "cuda") else 0
-    processes = processes or gpus or _cores()
+    processes = processes or gpus or cores()
     if gpus and processes > gpus:
         raise UsageError(f"--gpus {processes}, but this machine has {gpus}")
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, _cores() // processes)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // processes)))
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(CLOSING_SECONDS))
     os.environ["MT_LAUNCHER"] = str(os.getpid())  # whose death ends the processes
     logging.disable(logging.ERROR)  # the launcher's own messages, which are replaced by those below
@@ -250,7 +251,3 @@ def launch(processes: int, arguments: Sequence[str], device: str) -> None:
 def _blame(exitcode: int) -> int:
     """0: the process was killed; 1: it failed, or lost contact; 2: the launcher ended it because of another."""
     return 1 if exitcode > 0 else 2 if exitcode == -signal.SIGTERM else 0
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -8,11 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mt.console import counted
+from mt.device import choose_device, cores
 from mt.errors import UsageError
 from mt.files import check_target, final_path, is_special
 from mt.remote import has_pattern, is_url, matching
 
 Stream = Path | None  # None stands for stdin or stdout
+MUCH_TEXT = 5_000_000  # bytes: minutes of work, of which starting the processes takes some seconds
+MOST_PROCESSES = 8  # unless asked for, as each holds the model; each has its share of the cores
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,24 @@ def plan_job(job: Job, processes: int = 1) -> list[tuple[Stream, Stream]]:
         if processes != 1 and not (_is_file(source) and _is_file(target)):
             raise UsageError("several processes share files, no pipes: give --input and --output")
     return plan
+
+
+def default_processes(job: Job, plan: Sequence[tuple[Stream, Stream]], device: str) -> int:
+    """How many processes translate a plan when nobody says: for much text on a CPU one for each core, else one.
+
+    Processes wait for each other only at the end, threads in every step, which costs most where the machine is busy.
+    """
+    files = [source for pair in plan for source in pair]
+    if not all(map(_is_file, files)) or any(kind_of(job, source) == "parquet" for source, _ in plan):
+        return 1
+    if job.unbuffered or job.attention or "RANK" in os.environ:
+        return 1
+    if sum(source.stat().st_size for source, _ in plan if source is not None) < MUCH_TEXT:
+        return 1
+    if choose_device(device).type != "cpu":
+        return 1
+    threads = os.environ.get("OMP_NUM_THREADS", "")
+    return min(cores(), MOST_PROCESSES, int(threads) if threads.isdecimal() and int(threads) else MOST_PROCESSES)
 
 
 def _check_parquet(job: Job, source: Stream, target: Stream, processes: int) -> None:
