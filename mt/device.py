@@ -118,11 +118,6 @@ def share_cores(spins: int) -> None:
         os.environ.setdefault("GOMP_SPINCOUNT", str(spins))
 
 
-def cores() -> int:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def repeat_exactly(device: torch.device) -> None:
     """Let a GPU compute the same bits each time, as a CPU does; call before the first product of the process.
 

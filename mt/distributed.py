@@ -21,7 +21,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from mt.device import cores
 from mt.errors import Interrupted, MtError, UsageError
 
 # A process that does not answer for this long ends the run; one that died ends it at once.
@@ -251,3 +250,8 @@ def launch(processes: int, arguments: Sequence[str], device: str) -> None:
 def _blame(exitcode: int) -> int:
     """0: the process was killed; 1: it failed, or lost contact; 2: the launcher ended it because of another."""
     return 1 if exitcode > 0 else 2 if exitcode == -signal.SIGTERM else 0
+
+
+def cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mt.console import counted
-from mt.device import choose_device, cores
+from mt.device import choose_device
 from mt.errors import UsageError
 from mt.files import check_target, final_path, is_special
 from mt.remote import has_pattern, is_url, matching
@@ -85,6 +85,8 @@ def default_processes(job: Job, plan: Sequence[tuple[Stream, Stream]], device: s
         return 1
     if choose_device(device).type != "cpu":
         return 1
+    from mt.distributed import cores  # imports torch
+
     threads = os.environ.get("OMP_NUM_THREADS", "")
     return min(cores(), MOST_PROCESSES, int(threads) if threads.isdecimal() and int(threads) else MOST_PROCESSES)
 

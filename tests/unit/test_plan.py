@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mt.device import cores
+from mt.distributed import cores
 from mt.translate.plan import MOST_PROCESSES, MUCH_TEXT, Job, default_processes, plan_job
 
 
