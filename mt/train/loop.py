@@ -1,26 +1,14 @@
 """The training run (section 5), from its first update or from wherever it stopped."""
 
 import time
-from collections.abc import Callable
 from contextlib import closing, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from mt.checkpoint import (
-    AVERAGED,
-    average_weights,
-    list_checkpoints,
-    load_checkpoint,
-    newest_whole,
-    prune_checkpoints,
-    prune_stops,
-    save_checkpoint,
-    step_name,
-    stop_name,
-)
-from mt.config import Config
+from mt.checkpoint import stop_name
+from mt.config import Config, TrainConfig
 from mt.config_file import dump_config
 from mt.console import Console, counted
 from mt.data.feed import prefetched, updates_from
@@ -28,15 +16,15 @@ from mt.data.prepared import Prepared
 from mt.data.store import FetchError
 from mt.device import choose_device, keep_freed_memory, repeat_exactly, warning_of
 from mt.distributed import CLOSING_SECONDS, LostContactError, World, is_elastic, joined
-from mt.errors import CheckpointError, MtError
+from mt.errors import MtError
 from mt.evaluate.bleu import missing_tokenizer
-from mt.evaluate.report import write_report
 from mt.files import write_whole
-from mt.run_files import CONFIG, METRICS, MetricsLog, read_metrics
+from mt.run_files import CONFIG, METRICS, MetricsLog
 from mt.run_folder import begun_from, training_lock
 from mt.streams import write_out
 from mt.train.journal import Journal
 from mt.train.learner import Learner, make_learner
+from mt.train.milestones import average_last, begin_checkpoint, begin_save, validation_of
 from mt.train.progress import Progress
 from mt.train.rehearsal import check_size, rehearse
 from mt.train.resume import (
@@ -52,7 +40,6 @@ from mt.train.saving import CheckpointWriter
 from mt.train.session import note_session, session_of
 from mt.train.stop import Interrupted, StopRequest
 from mt.train.update import OutOfMemoryError, take_update
-from mt.train.validation import Validation, validate_sets
 
 
 def train(config: Config, console: Console, init_from: Path | None = None, dry_run: bool = False) -> None:
@@ -116,7 +103,7 @@ def _train_prepared(config: Config, world: World, console: Console, init_from: P
         note_session(folder, session_of(learner, progress, world, init_from))
         with closing(MetricsLog(folder / METRICS, progress.update, console, config.train.tensorboard)) as log:
             progress = _run_updates(learner, progress, prepared, writer, world, log, console)
-            _average_last(learner, progress, prepared, log, console)
+            average_last(learner, progress, prepared, log, console)
     console.say(f"done: {counted(progress.update, 'update')} ({progress.end(config.train)})")
     console.say(f"translate with  mt translate --ckpt {folder}")
 
@@ -169,44 +156,36 @@ def take_updates(
     journal: Journal,
     stop: StopRequest,
 ) -> Progress:
-    """The loop itself: update, report, validate and save, until a limit is reached or a stop asked for."""
-    config, settings = learner.config, learner.config.train
-    updates = updates_from(progress.update, progress.cursor, prepared, config, world.rank, world.size)
-    batches = prefetched(updates)
+    """The loop itself: what is due, then an update, until a limit is reached or a stop asked for."""
+    config = learner.config
+    batches = prefetched(updates_from(progress.update, progress.cursor, prepared, config, world.rank, world.size))
     clock, stopped = time.perf_counter(), False
     try:
         while True:
             writer.check()
-            ended = bool(progress.end(settings))
-            if settings.hours:  # of which each process has its own measure
-                ended = world.any(ended)
-            due = progress.update % settings.checkpoint_every == 0 or ended
-            save = stopped or (settings.save_every > 0 and progress.update % settings.save_every == 0 and not due)
-            if due or save or progress.update % settings.log_every == 0:
+            due = _due(progress, config.train, stopped, world)
+            if due.lines:
                 journal.write()
-            if due or save:  # from here on all processes halve alike, as they will on resuming
+            if due.checkpoint or due.save:  # from here on all processes halve alike, as they will on resuming
                 learner.halvings = world.max(learner.halvings)
                 progress = replace(progress, halvings=learner.halvings)
-            if due and not stopped and progress.validated < progress.update:
-                try:
-                    result = _validate(learner, prepared, world, stop.check)
-                except Interrupted:  # left undone, to be done on resuming
-                    stopped = True
-                    continue
-                if world.is_main:
-                    progress = _checkpoint(learner, progress, result, writer, journal)
-                else:
-                    learner.state()  # of which this process may have a share
-                progress = Progress.from_state(world.broadcast(progress.state()))
-                clock = time.perf_counter()
-                continue  # patience may be at its end now
-            if save and progress.update:
-                _save(learner, progress, writer, world)
+            if due.save and progress.update:
+                begin_save(learner, progress, writer, world)
             if stopped:
                 writer.wait()
                 world.barrier()  # whoever leaves first takes the others with it
                 raise _stopped(progress)
-            if ended:
+            if due.checkpoint and progress.validated < progress.update:
+                try:
+                    result = validation_of(learner, prepared, world, stop.check)
+                except Interrupted:  # left undone, to be done on resuming
+                    stopped = True
+                    continue
+                progress = begin_checkpoint(learner, progress, result, writer, journal, world)
+                progress = Progress.from_state(world.broadcast(progress.state()))
+                clock = time.perf_counter()
+                continue  # patience may be at its end now
+            if due.end:
                 return progress
             micro_batches, next_cursor = next(batches)
             update, epoch, halvings = progress.update + 1, progress.cursor.epoch, learner.halvings
@@ -221,23 +200,48 @@ def take_updates(
             progress = progress.after_update(next_cursor, seconds)
             journal.add({"update": update, "epoch": epoch, **record, "seconds": seconds}, micro_batches.rows)
     except LostContactError as error:
-        # On a GPU losses and weights may wait for an exchange that never ends; shares are gone with their process.
-        if learner.model.device.type == "cuda" or learner.exchange.shares is not None:
-            raise LostContactError(f"{error}; the same command goes on from the newest checkpoint") from None
-        journal.write()
-        raise _saved_alone(learner, progress, writer, world, error) from None
+        raise _left_alone(learner, progress, writer, world, journal, error) from None
     finally:
         batches.close()
+
+
+@dataclass(frozen=True)
+class _Due:
+    """What is to be done before the next update."""
+
+    checkpoint: bool  # and before it a validation
+    save: bool  # of what going on needs, without a validation
+    lines: bool  # of metrics.jsonl, for the updates since the last ones
+    end: bool
+
+
+def _due(progress: Progress, settings: TrainConfig, stopped: bool, world: World) -> _Due:
+    ended = bool(progress.end(settings))
+    if settings.hours:  # of which each process has its own measure
+        ended = world.any(ended)
+    checkpoint = progress.update % settings.checkpoint_every == 0 or ended
+    save = stopped or (settings.save_every > 0 and progress.update % settings.save_every == 0 and not checkpoint)
+    lines = checkpoint or save or progress.update % settings.log_every == 0
+    return _Due(checkpoint, save, lines, ended)
 
 
 def _stopped(progress: Progress) -> Interrupted:
     return Interrupted(f"stopped at update {progress.update:,}; the same command goes on from there")
 
 
-def _saved_alone(
-    learner: Learner, progress: Progress, writer: CheckpointWriter, world: World, error: LostContactError
+def _left_alone(
+    learner: Learner,
+    progress: Progress,
+    writer: CheckpointWriter,
+    world: World,
+    journal: Journal,
+    error: LostContactError,
 ) -> LostContactError:
-    """Save what there is without the others, which an update that was not finished has left as it was."""
+    """Save what there is without the others, where an update that was not finished has left it as it was."""
+    # On a GPU losses and weights may wait for an exchange that never ends; shares are gone with their process.
+    if learner.model.device.type == "cuda" or learner.exchange.shares is not None:
+        return LostContactError(f"{error}; the same command goes on from the newest checkpoint")
+    journal.write()
     if not world.is_main:
         return error
     writer.save(learner, replace(progress, halvings=learner.halvings), stop_name(progress.update))
@@ -251,102 +255,3 @@ def _warn_of_memory(learner: Learner, world: World, console: Console) -> None:
         f"{where}out of memory; going on with micro-batches of {smaller:,} tokens, which changes no update; "
         f"batch.micro_tokens={smaller} starts so"
     )
-
-
-# --- Checkpoints ------------------------------------------------------------------------------------------------
-
-
-def _checkpoint(
-    learner: Learner,
-    progress: Progress,
-    result: Validation,
-    writer: CheckpointWriter,
-    journal: Journal,
-) -> Progress:
-    """Take note of a validation, remember the best, and begin to save."""
-    config, folder, console = learner.config, learner.config.train.dir, journal.console
-    progress = progress.after_validation(result.loss, result.bleu, config.best[1])
-    progress = replace(progress, alignment_layer=result.alignment_layer)
-    journal.add_validation(result.record(progress.update))
-    write = writer.snapshot(learner, progress, step_name(progress.update))
-
-    def work() -> None:
-        write()
-        prune_checkpoints(folder, config.train.keep, progress.best_update, config.train.keep_every)
-        _refresh_page(folder, console)
-
-    writer.start(work)
-    best = f"best on {result.name}" if result.name else "best"
-    console.say(f"update {progress.update:,}: {result}, {best} {progress.best_bleu:.2f} at {progress.best_update:,}")
-    return progress
-
-
-def _save(learner: Learner, progress: Progress, writer: CheckpointWriter, world: World) -> None:
-    """Begin to write what going on needs, in place of what was written so before."""
-    if not world.is_main:
-        learner.state()  # of which this process may have a share
-        return
-    folder, name = learner.config.train.dir, stop_name(progress.update)
-    write = writer.snapshot(learner, progress, name)
-
-    def work() -> None:
-        write()
-        prune_stops(folder, keep=name)
-
-    writer.start(work)
-
-
-def _refresh_page(folder: Path, console: Console) -> None:
-    try:
-        write_report(folder)
-    except Exception as error:  # whatever is wrong with it, a page is nothing to end a run for
-        console.warn(f"report.html is not up to date: {error}")
-
-
-def _validate(
-    learner: Learner, prepared: Prepared, world: World, check: Callable[[int], None] = lambda count: None
-) -> Validation:
-    with learner.averaged() as model:
-        return validate_sets(model, prepared, learner.fitting_config(), world, check)
-
-
-def _average_last(learner: Learner, progress: Progress, prepared: Prepared, log: MetricsLog, console: Console) -> None:
-    """Write the average of the last checkpoints (section 6.1) as one more, without the optimiser."""
-    config, folder = learner.config, learner.config.train.dir
-    most = min(config.train.average, len(list_checkpoints(folder)))
-    if most < 2 or _has_average(config, progress.update):
-        return
-    last, problems = newest_whole(folder, most)
-    for problem in problems:
-        console.warn(f"left out of the average: {problem}")
-    if len(last) < 2:
-        return
-    learner.ema = []  # what is averaged here has these averages in it already
-    learner.model.load_state_dict(average_weights(last))
-    result = _validate(learner, prepared, World())
-    record = {**result.record(progress.update), "averaged": len(last)}
-    state = {
-        "update": progress.update,
-        "averaged": len(last),
-        "data": progress.data,
-        "validation": {name: value for name, value in record.items() if name.startswith("valid_")},
-        "alignment_layer": result.alignment_layer,
-    }
-    path = folder / "checkpoints" / AVERAGED
-    save_checkpoint(path, config, prepared.tokenizers.files, learner.model.state_dict(), state)
-    log.write(record)
-    log.flush()
-    _refresh_page(folder, console)
-    console.say(f"average of {counted(len(last), 'checkpoint')}: {result}")
-
-
-def _has_average(config: Config, update: int) -> bool:
-    """Whether the average that the config asks for, up to this update, is there, whole and on record."""
-    folder = config.train.dir
-    try:
-        average = load_checkpoint(folder / "checkpoints" / AVERAGED)
-    except CheckpointError:
-        return False
-    made = (average.state["update"], average.config.train.average)
-    records = [r["update"] for r in read_metrics(folder / METRICS) if r.get("averaged") == average.state["averaged"]]
-    return made == (update, config.train.average) and update in records

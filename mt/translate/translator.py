@@ -1,7 +1,6 @@
 """Lines in, lines out: tokenise, sort by length, decode in batches, put back in order."""
 
 import math
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -12,22 +11,12 @@ import torch
 
 from mt.config import DecodeConfig
 from mt.data.protect import UNPROTECTED, Encoder, Protection
-from mt.data.tokenizer import BOS, EOS
 from mt.data.vocabulary import Tokenizers
-from mt.device import choose_device, choose_precision, is_out_of_memory, keep_freed_memory
+from mt.device import choose_device, choose_precision, keep_freed_memory
 from mt.errors import CheckpointError, DataError, UsageError
 from mt.model.transformer import Transformer
-from mt.translate.beam import BeamSearch, beam_search, penalty_of
-from mt.translate.decoding import (
-    INT8_MULTIPLE,
-    SCORED_MULTIPLE,
-    Decoding,
-    GreedyDecoding,
-    decoding_batches,
-    forced_log_probabilities,
-    pad,
-    pad_sources,
-)
+from mt.translate.beam import penalty_of
+from mt.translate.decoding import decoding_batches, forced_log_probabilities
 from mt.translate.opening import (
     chosen_checkpoints,
     decode_settings,
@@ -37,10 +26,10 @@ from mt.translate.opening import (
     open_checkpoint,
     refuse_other_vocabularies,
 )
-from mt.translate.sampling import Sampling, sample_search
-from mt.translate.search import Bounds, Hypothesis, greedy_search
+from mt.translate.search import Hypothesis
+from mt.translate.segment_search import SegmentSearch
 from mt.translate.segments import Segment, Tag, checked_lines, segments_of, tag_ids
-from mt.translate.shortlist import Lists, Shortlist, open_shortlist
+from mt.translate.shortlist import Shortlist, open_shortlist
 
 Advance = Callable[[int], None]
 LOST = f"{UNPROTECTED}, as the numbered symbols did not come out as they went in"
@@ -229,11 +218,15 @@ class Translator:
         found: list[list[Translation]] = [[] for _ in segments]
         for rows in decoding_batches([len(segment.ids) for segment in segments], self.decode.batch_tokens):
             batch = [segments[row] for row in rows]
-            hypotheses = self._search_in_memory(batch, count, scored)
+            hypotheses = self._search.in_memory(batch, count, scored)
             for row, translations in zip(rows, self._translations(batch, hypotheses), strict=True):
                 found[row] = translations[:count]
             advance(sum(segments[row].part == 0 for row in rows))
         return found
+
+    @property
+    def _search(self) -> SegmentSearch:
+        return SegmentSearch(self.models, self.encoder, self.decode, self.shortlist)
 
     def score(
         self,
@@ -273,46 +266,6 @@ class Translator:
             advance(len(rows))
         return [results[row] for row in range(len(sources))]
 
-    def _search_in_memory(self, segments: list[Segment], count: int, scored: bool) -> list[list[Hypothesis]]:
-        """What is found for the segments together, or for halves of them where memory does not suffice."""
-        try:
-            return self._search(segments, count, scored)
-        except RuntimeError as error:
-            if not is_out_of_memory(error) or len(segments) == 1:
-                raise
-        # Outside the handler, which would keep the failed search's tensors alive.
-        half = len(segments) // 2
-        parts = (segments[:half], segments[half:])
-        return [found for part in parts for found in self._search_in_memory(part, count, scored)]
-
-    def _search(self, segments: list[Segment], count: int, scored: bool) -> list[list[Hypothesis]]:
-        if self.shortlist is None:
-            return self._found_among(None, segments, count, scored)
-        sources, prefixes = zip(*((segment.ids, segment.prefix) for segment in segments), strict=True)
-        lists = self.shortlist.lists(sources, prefixes, self._device)
-        return lists.in_pieces(self._found_among(lists, segments, count, scored))
-
-    def _found_among(
-        self, lists: Lists | None, segments: list[Segment], count: int, scored: bool
-    ) -> list[list[Hypothesis]]:
-        """What is found for segments among the pieces of their lists, numbered as these; None: among all pieces."""
-        decode, bounds = self.decode, self._bounds(segments, lists)
-        multiple = SCORED_MULTIPLE if scored else INT8_MULTIPLE if decode.precision == "int8" else 1
-        source_BS = pad_sources([segment.ids for segment in segments], multiple)
-        if decode.beam == 1 and not decode.sample and not scored:
-            found = greedy_search(GreedyDecoding(self.models, source_BS, 1, lists), bounds)
-            return [[Hypothesis(ids, math.nan, math.nan)] for ids in found]
-        decoding = Decoding(self.models, source_BS, count if decode.sample else decode.beam, lists)
-        if decode.sample:
-            seeds = [(decode.seed, segment.line, segment.part) for segment in segments]
-            sampling = Sampling(decode.temperature, decode.top_k, decode.top_p)
-            return sample_search(decoding, bounds, sampling, seeds, count)
-        # Outputs with the same text are listed once, so the search must be exact for all that may fill the list.
-        outputs = 1 if count == 1 else decode.beam
-        penalty = penalty_of(decode.penalty, decode.alpha)
-        how = BeamSearch(decode.beam, penalty, outputs, decode.groups, decode.diversity)
-        return beam_search(decoding, bounds, how)
-
     def _translations(self, segments: list[Segment], found: list[list[Hypothesis]]) -> list[list[Translation]]:
         """What was found for each segment, as `_listed` lists it."""
         outputs = [(one.ids, segment.values) for segment, ones in zip(segments, found, strict=True) for one in ones]
@@ -333,31 +286,6 @@ class Translator:
                 translation = Translation(text, output.score, output.log_probability, segment.note, whole=segment.whole)
                 found.setdefault(key, translation)
         return list(found.values())
-
-    def _bounds(self, segments: list[Segment], lists: Lists | None) -> Bounds:
-        decode = self.decode
-        most = decode.max_length or sys.maxsize
-        # A prefix or a minimum length may exceed the maximum.
-        longest = [
-            max(min(len(segment.ids) + decode.max_extra, most), len(segment.prefix), decode.min_length) + 1
-            for segment in segments
-        ]
-        has_prefix = any(segment.prefix for segment in segments)
-        prefix_BP = pad([segment.prefix for segment in segments], -1).to(self._device) if has_prefix else None
-        never_BV = self._never(segments)
-        if lists is not None:
-            prefix_BP = None if prefix_BP is None else lists.numbered(prefix_BP)
-            never_BV = None if never_BV is None else never_BV.gather(1, lists.pieces_BL)
-        return Bounds(BOS, EOS, longest, decode.min_length, prefix_BP, self._device, never_BV)
-
-    def _never(self, segments: list[Segment]) -> torch.Tensor | None:
-        """The symbols that are not in the source, which no output contains."""
-        target = self.tokenizers.target
-        if not target.symbols:
-            return None
-        never_BV = torch.zeros(len(segments), len(target), dtype=torch.bool)
-        never_BV[:, list(target.symbols.values())] = torch.tensor([self.encoder.never(one.values) for one in segments])
-        return never_BV.to(self._device)
 
     @property
     def _device(self) -> torch.device:
