@@ -140,6 +140,8 @@ class Tokenizer:
 
     def cut(self, escaped: list[str]) -> list[list[int]]:
         """The ids of escaped lines."""
+        if len(escaped) == 1:  # a list goes to a thread of its own, which on a busy machine waits for a core
+            return [self._processor.encode(escaped[0], out_type=int)]
         ids: list[list[int]] = self._processor.encode(escaped, out_type=int, num_threads=1)
         return ids
 
@@ -150,7 +152,11 @@ class Tokenizer:
 
     def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
         """The text of each sentence up to its first EOS. A line feed becomes a space, so that each stays one line."""
-        lines = self._processor.decode([_text_ids(sentence) for sentence in ids], num_threads=1)
+        texts = [_text_ids(sentence) for sentence in ids]
+        if len(texts) == 1:  # as in `cut`
+            lines = [self._processor.decode(texts[0])]
+        else:
+            lines = self._processor.decode(texts, num_threads=1)
         return [_unescaped(line).replace("\n", " ") for line in lines]
 
     def pieces(self, ids: Iterable[int]) -> list[str]:

@@ -35,7 +35,9 @@ def test_any_line_survives_encoding_and_decoding(tokenizer: Tokenizer, line: str
 
 @given(st.lists(any_line, max_size=5))
 def test_lines_do_not_influence_each_other(tokenizer: Tokenizer, lines: list[str]) -> None:
-    assert tokenizer.encode(lines) == [tokenizer.encode([line])[0] for line in lines]
+    ids = [tokenizer.encode([line])[0] for line in lines]
+    assert tokenizer.encode(lines) == ids
+    assert tokenizer.decode(ids) == [tokenizer.decode([sentence])[0] for sentence in ids]
 
 
 @given(st.lists(st.integers(0, 339), max_size=50))
