@@ -153,10 +153,8 @@ class Tokenizer:
     def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
         """The text of each sentence up to its first EOS. A line feed becomes a space, so that each stays one line."""
         texts = [_text_ids(sentence) for sentence in ids]
-        if len(texts) == 1:  # as in `cut`
-            lines = [self._processor.decode(texts[0])]
-        else:
-            lines = self._processor.decode(texts, num_threads=1)
+        one = len(texts) == 1  # as in `cut`
+        lines = [self._processor.decode(texts[0])] if one else self._processor.decode(texts, num_threads=1)
         return [_unescaped(line).replace("\n", " ") for line in lines]
 
     def pieces(self, ids: Iterable[int]) -> list[str]:
