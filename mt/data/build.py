@@ -1,10 +1,11 @@
 """The stages of preparing: read and clean, learn the pieces, encode; each streams, so a corpus of any size fits."""
 
+import itertools
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import groupby, islice
+from itertools import groupby, islice, takewhile
 from pathlib import Path
 from typing import IO
 
@@ -16,6 +17,7 @@ from mt.data.clean import valid_unicode
 from mt.data.corpus import corpus_writer
 from mt.data.duplicates import mark_repeated, repeated_path
 from mt.data.encoding import PairEncoder
+from mt.data.finished import Record, begin, finish, finished, read_record, write_record
 from mt.data.lines import refuse_giant
 from mt.data.pairs import Pairs
 from mt.data.prepared import read_text
@@ -24,14 +26,11 @@ from mt.data.shards import (
     TEXT,
     CleanBlock,
     Encoding,
-    Record,
     TextShard,
-    begin,
     clean_block,
     encode_shard,
-    finished,
     numbered_pairs,
-    part_of,
+    place_after,
     sample_blocks,
     text_place,
     whole_sample,
@@ -42,7 +41,6 @@ from mt.data.tokenizer import Tokenizer, train_tokenizer
 from mt.data.vocabulary import Tokenizers
 from mt.data_config import Input, name_of
 from mt.errors import DataError
-from mt.files import read_json, write_whole
 
 SOURCE, TARGET = 0, 1  # sides of a pair
 ROW_BYTES = 22  # of a training pair on disk, beside its ids: offsets of both sides, and its origin
@@ -86,15 +84,21 @@ class Reading:
 def clean_training(config: Config, scratch: Path, workers: Workers, console: Console) -> list[Record]:
     """Write the training pairs that pass the rules on text, in shards; returns the records of these.
 
-    Shards that are there and whole are kept.
+    Shards that are there and whole are kept. Text is read from the entry on in which the first missing one begins, and
+    up to the end of the last.
     """
     folder, entries = scratch / "text", config.data.train
     folder.mkdir(exist_ok=True)
     records = _finished([text_place(scratch, int(path.stem)) for path in folder.glob("*.json")], workers)
-    if len(records) != read_json(scratch / "shards.json"):  # how many there are, once all text has been read
+    total = read_record(scratch / "shards.json")  # how many there are, once all text has been read
+    if len(records) != total:
+        first = [records[f"{n:05}"] for n in takewhile(lambda n: f"{n:05}" in records, itertools.count())]
+        last = max((number for number in range(total or 0) if f"{number:05}" not in records), default=None)
         label = name_of(entries[0]) if len(entries) == 1 else counted(len(entries), "source")
         with console.track(f"reading {label}", unit="pair") as advance:
-            missing = (block for block in numbered_pairs(config) if f"{block.shard:05}" not in records)
+            read = numbered_pairs(config, place_after(first, config))
+            read = read if last is None else takewhile(lambda block: block.shard <= last, read)
+            missing = (block for block in read if f"{block.shard:05}" not in records)
 
             def cleaned() -> Iterator[CleanBlock]:
                 for block in workers.map(partial(clean_block, config.data.clean, config.data.seed), missing, ALONE):
@@ -103,7 +107,7 @@ def clean_training(config: Config, scratch: Path, workers: Workers, console: Con
 
             for number, blocks in groupby(cleaned(), lambda block: block.shard):
                 records[f"{number:05}"] = write_text(*text_place(scratch, number), blocks, config)
-        write_whole(scratch / "shards.json", str(len(records)))
+        write_record(scratch / "shards.json", len(records))
     return [records[name] for name in sorted(records)]
 
 
@@ -117,13 +121,13 @@ def _finished(places: Iterable[tuple[Path, Path]], workers: Workers) -> dict[str
 def text_shards(records: Sequence[Record], scratch: Path, config: Config, console: Console) -> list[TextShard]:
     """The shards with these records, with what is repeated in them marked where data.clean.duplicates says so."""
     folders = [text_place(scratch, number)[1] for number in range(len(records))]
-    repeated = scratch / "repeated"
-    if config.data.clean.duplicates and not repeated.exists():
+    repeated, record = scratch / "repeated", scratch / "repeated.json"
+    if config.data.clean.duplicates and not finished((record, repeated)):
         rows = [record["rows"] for record in records]
         with console.track("finding duplicates", unit="pair") as advance:
             mark_repeated(folders, rows, begin(repeated), lambda share: advance(0, share))
             advance(sum(rows) if len(rows) > 1 else 0)  # nothing is said of what takes no time
-        part_of(repeated).rename(repeated)
+        finish(repeated, record)
     shards, kept = list[TextShard](), 0
     for number, folder in enumerate(folders):
         marks = repeated_path(repeated, number) if config.data.clean.duplicates else None

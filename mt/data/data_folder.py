@@ -94,6 +94,11 @@ def only_builder(folder: Path, console: Console) -> Iterator[None]:
         yield
 
 
+def unfinished(folder: Path) -> Path:
+    """Where a folder lies while it is built."""
+    return _beside(folder, "new")
+
+
 @contextmanager
 def replaced(folder: Path, plan: str, console: Console) -> Iterator[Path]:
     """Yield a folder to fill; without an exception it replaces `folder`. Use it within `only_builder`.
@@ -103,7 +108,7 @@ def replaced(folder: Path, plan: str, console: Console) -> Iterator[Path]:
     Raises DataError when a process reads the folder, WriteError when the disk is full or cannot be written.
     """
     folder = folder.resolve()  # a link may lead to another disk, and a rename stays on one
-    new, old = _beside(folder, "new"), _beside(folder, "old")
+    new, old = unfinished(folder), _beside(folder, "old")
     with writing(folder), _unread(folder):
         if old.exists() and not folder.exists():  # killed between the two renames below
             old.rename(folder)

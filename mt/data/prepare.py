@@ -1,8 +1,9 @@
 """`mt prepare`: text in, clean pairs, subword ids and a manifest out; mt/data/prepared.py lists the files."""
 
+import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -28,8 +29,9 @@ from mt.data.build import (
 from mt.data.changed import deciding_settings, warn_of_missing_text, why_prepare
 from mt.data.clean import Drops
 from mt.data.corpus import open_corpus
-from mt.data.data_folder import SCRATCH, only_builder, replaced
+from mt.data.data_folder import SCRATCH, only_builder, replaced, unfinished
 from mt.data.encoding import PairEncoder
+from mt.data.finished import Record, read_record, write_record
 from mt.data.prepared import (
     FORMAT,
     SHARDED,
@@ -43,10 +45,10 @@ from mt.data.prepared import (
 )
 from mt.data.processes import Workers
 from mt.data.protect import Protection
-from mt.data.shards import MOST_SOURCES, SHARD, Encoding, Record
+from mt.data.shards import MOST_SOURCES, SHARD, Encoding
 from mt.data.source_files import SourceFile, source_files, with_single_files
 from mt.data.store import fetch_prepared
-from mt.data.vocabulary import SOURCE_FILE, Tokenizers, given_tokenizers, read_tokenizer_files, tokenizer_paths
+from mt.data.vocabulary import Tokenizers, given_tokenizers, read_tokenizer_files, tokenizer_paths
 from mt.data_config import DataConfig
 from mt.errors import ConfigError, DataError
 from mt.files import write_whole
@@ -83,6 +85,10 @@ def prepare(config: Config, console: Console) -> Prepared:
 Files = dict[str, list[list[SourceFile]]]  # folder -> entry -> files
 Readings = dict[str, list[Reading]]  # folder -> entry
 
+# Records, in the folder of what only preparing needs:
+FILES = "files.json"  # what the files of text are
+LEARNT = "tokenizers.json"  # the hashes of the tokenizers
+
 
 def _build(given_config: Config, console: Console) -> None:
     data, inputs = with_single_files(given_config.data)
@@ -94,15 +100,17 @@ def _build(given_config: Config, console: Console) -> None:
         _refuse_unknown_tags(given, data)
     if len(data.train) > MOST_SOURCES:
         raise DataError(f"data.train names {len(data.train):,} sources, more than {MOST_SOURCES:,}: join some of them")
+    known = _files_before(data.dir)
     files = {
-        name: [[SourceFile.now(file) for file in source_files(entry, data.src, data.tgt)] for entry in entries]
+        name: [[SourceFile.now(file, known) for file in source_files(entry, data.src, data.tgt)] for entry in entries]
         for name, entries in data.splits.items()
     }
     with replaced(data.dir, _plan(config, files, given), console) as folder, Workers(data.processes) as workers:
+        write_record(folder / SCRATCH / FILES, [asdict(file) for file in _all_of(files)])
         held_out = [name for name in data.splits if name != "train"]
         readings = {name: copy_text(name, folder / name, config, console) for name in held_out}
         text_records = clean_training(config, folder / SCRATCH, workers, console)
-        for file in (file for entries in files.values() for entry in entries for file in entry):
+        for file in _all_of(files):
             if not file.is_same(file.path):
                 raise DataError(f"{file.path} changed while it was read; run again when it is complete")
         shards = text_shards(text_records, folder / SCRATCH, config, console)
@@ -113,8 +121,9 @@ def _build(given_config: Config, console: Console) -> None:
         _refuse_nothing(sum(reading.kept for reading in readings["train"]), readings["train"], drops)
         refuse_weights(readings["train"], text_records, config, folder)
         tokenizers = given or _learnt(folder) or learn_tokenizers(shards, config, workers, console)
-        for name, model_bytes in reversed(tokenizers.files.items()):
+        for name, model_bytes in tokenizers.files.items():
             write_whole(folder / name, model_bytes)
+        write_record(folder / SCRATCH / LEARNT, _hashes(tokenizers.files))
         encoding = Encoding(config, folder, folder / SCRATCH / "ids", is_single=len(shards) == 1)
         records = encode_training(encoding, shards, workers, console)
         for name in data.valid_folders:
@@ -137,12 +146,7 @@ def _plan(config: Config, files: Files, given: Tokenizers | None) -> str:
     plan = {
         "versions": _versions(),
         "settings": deciding_settings(config),
-        "files": [
-            (file.path, file.bytes, file.sha256, file.version)
-            for entries in files.values()
-            for entry in entries
-            for file in entry
-        ],
+        "files": [(file.path, file.bytes, file.sha256, file.version) for file in _all_of(files)],
         "tokenizers": given and given.fingerprint,
         "shard": SHARD,
     }
@@ -153,10 +157,24 @@ def _versions() -> dict[str, str]:
     return {name: version(name) for name in ("mt", "sentencepiece")}
 
 
+def _all_of(files: Files) -> list[SourceFile]:
+    return [file for entries in files.values() for entry in entries for file in entry]
+
+
+def _files_before(folder: Path) -> dict[str, SourceFile]:
+    """The files of text, by path, as an earlier process found them that was stopped."""
+    records = read_record(unfinished(folder) / SCRATCH / FILES) or []
+    return {record["path"]: SourceFile(**record) for record in records}
+
+
 def _learnt(folder: Path) -> Tokenizers | None:
-    """The tokenizers that an earlier process learnt, if it came so far: the source's is written last."""
+    """The tokenizers that an earlier process learnt, if it came so far and they are as they were written."""
     files = read_tokenizer_files(folder)
-    return Tokenizers.read(files) if SOURCE_FILE in files else None
+    return Tokenizers.read(files) if read_record(folder / SCRATCH / LEARNT) == _hashes(files) else None
+
+
+def _hashes(files: Mapping[str, bytes]) -> dict[str, str]:
+    return {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
 
 
 def _drops(config: Config, records: Iterable[Record]) -> Drops:

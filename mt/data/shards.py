@@ -1,19 +1,17 @@
 """Shards: about a million consecutive training pairs each, read, encoded and kept one by one.
 
 First a shard is the text of the pairs that pass the rules on text, with the place of each and the hashes that tell
-duplicates; then it is ids. It gets its name when it is whole, and beside it lies a record with its counts and the
-hashes of its files, so that a later run goes on with the shards that are there.
+duplicates; then it is ids. Its record says also what it holds, so that a later run goes on with the shards that are
+there, and knows where in the text these end.
 """
 
-import json
-import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, islice, starmap
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -32,57 +30,20 @@ from mt.data.corpus import (
 )
 from mt.data.duplicates import Hashes, pair_hashes, write_hashes
 from mt.data.encoding import PairEncoder
+from mt.data.finished import Record, begin, finish, part_of
 from mt.data.pairs import BLOCK, Pairs
-from mt.data.prepared import FileEntries, file_entries
 from mt.data.protect import Protection
 from mt.data.sources import read_pairs
 from mt.data.vocabulary import Tokenizers, read_tokenizer_files
 from mt.data_config import CleanConfig, Input, name_of
 from mt.errors import DataError
-from mt.files import read_json, write_whole
 
 SHARD = 1_000_000  # pairs; weights above 1 count
 MOST_SOURCES = 2**16  # of which an origin can name one ...
 MOST_LINES = 2**32 - 1  # ... and its line
 TEXT = "text"  # the file of a shard's text: source and target, a line each
 
-Record = dict[str, Any]
 Advance = Callable[[int], object]
-
-
-# --- Whole or absent -----------------------------------------------------------------------------------------------
-
-
-def finished(place: tuple[Path, Path]) -> Record | None:
-    """The record of a shard, given with its folder, if the files there are as they were written; else None."""
-    record, folder = place
-    found: Record | None = read_json(record)
-    if found is None or not folder.is_dir():
-        return None
-    files = file_entries(folder)
-    return found if {name: files.get(name) for name in found["files"]} == found["files"] else None
-
-
-def finish(folder: Path, record: Path, **found: object) -> Record:
-    """Give a shard that was written where `begin` said its name, and write its record."""
-    files: FileEntries = file_entries(part_of(folder))
-    shutil.rmtree(folder, ignore_errors=True)
-    part_of(folder).rename(folder)
-    whole = {"files": files, **found}
-    write_whole(record, json.dumps(whole))
-    return whole
-
-
-def part_of(folder: Path) -> Path:
-    """What a shard is called before it is whole."""
-    return folder.with_name(f"{folder.name}.part")
-
-
-def begin(folder: Path) -> Path:
-    """An empty folder for what is to become a shard."""
-    shutil.rmtree(part_of(folder), ignore_errors=True)
-    part_of(folder).mkdir(parents=True)
-    return part_of(folder)
 
 
 # --- Text: read, cleaned -------------------------------------------------------------------------------------------
@@ -117,15 +78,40 @@ class CleanBlock(NamedTuple):
     drops: Record
 
 
-def numbered_pairs(config: Config) -> Iterator[NumberedPairs]:
-    """All training pairs, in blocks; where shards end depends on the text and its weights alone."""
-    shard, filled = 0, 0.0
-    for index, entry in enumerate(config.data.train):
+class Beginning(NamedTuple):
+    """Where reading begins: with this entry, whose first pairs go to that shard, as full as it is then."""
+
+    entry: int = 0
+    shard: int = 0
+    filled: float = 0.0
+
+
+def place_after(records: Sequence[Record], config: Config) -> Beginning:
+    """Where to read on after the first shards, given their records: from the start of the last entry in them."""
+    if not records:
+        return Beginning()
+    last = records[-1]["counts"][-1][0]
+    shard = next(number for number, record in enumerate(records) if last in dict(record["counts"]))
+    earlier = [(entry, read) for entry, (read, *_) in records[shard]["counts"] if entry < last]
+    return Beginning(last, shard, sum((_filling(config, entry) * read for entry, read in earlier), 0.0))
+
+
+def numbered_pairs(config: Config, start: Beginning) -> Iterator[NumberedPairs]:
+    """The training pairs from a place on, in blocks; where shards end depends on the text and its weights alone."""
+    shard, filled = start.shard, start.filled
+    for index, entry in enumerate(config.data.train[start.entry :], start.entry):
+        each, here = _filling(config, index), 0  # pairs of this entry in this shard
         for pairs in read_pairs(entry, config.data.src, config.data.tgt, config.data.seed):
-            if filled >= SHARD:
-                shard, filled = shard + 1, 0.0
+            if filled + each * here >= SHARD:
+                shard, filled, here = shard + 1, 0.0, 0
             yield NumberedPairs(shard, index, entry, pairs)
-            filled += len(pairs.source) * max(1.0, entry.weight)
+            here += len(pairs.source)
+        filled += each * here
+
+
+def _filling(config: Config, entry: int) -> float:
+    """As how many pairs each pair of an entry counts."""
+    return max(1.0, config.data.train[entry].weight)
 
 
 def clean_block(rules: CleanConfig, seed: int, block: NumberedPairs) -> CleanBlock:

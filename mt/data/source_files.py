@@ -5,6 +5,7 @@ A file is a path on this machine or a URL.
 
 import glob
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -114,11 +115,14 @@ class SourceFile:
     version: str = ""  # of a URL: what its store says of the content
 
     @classmethod
-    def now(cls, path: str) -> "SourceFile":
+    def now(cls, path: str, known: Mapping[str, "SourceFile"]) -> "SourceFile":
+        """What a file is now; known: what files were, of which those of the same size and time are not read again."""
         if is_url(path):
             size, version = remote.stamp(path) or (0, "")
             return cls(path, size, version=version)
         stat = Path(path).stat()
+        if (before := known.get(path)) and (before.bytes, before.mtime_ns) == (stat.st_size, stat.st_mtime_ns):
+            return before
         return cls(path, stat.st_size, stat.st_mtime_ns, sha256(Path(path)))
 
     def is_same(self, path: str) -> bool:

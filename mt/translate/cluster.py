@@ -14,7 +14,7 @@ from typing import IO, Any
 from mt.console import Console, counted
 from mt.data.lines import opened
 from mt.device import DECODING_SPINS, share_cores
-from mt.errors import DataError, MtError, UsageError
+from mt.errors import DataError, Interrupted, MtError, UsageError
 from mt.files import writing
 from mt.remote import is_url, stamp, upload
 from mt.translate.blocks import Block, Translated, read_blocks, write_outputs
@@ -188,10 +188,24 @@ def _import_ray() -> Any:
 @contextmanager
 def _connected(address: str) -> Iterator[None]:
     """A connection to the cluster; without one a Ray of its own on this machine, which ends with the job."""
-    ray, on_sigterm = _import_ray(), signal.getsignal(signal.SIGTERM)
+    ray = _import_ray()
     if ray.is_initialized():  # in a task of the cluster
         yield
         return
+    try:
+        _connect(address)
+        yield
+    except ray.exceptions.RaySystemError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ClusterError(f"lost the cluster ({reason}); the same command goes on with the files left") from None
+    finally:
+        ray.shutdown()
+
+
+def _connect(address: str) -> None:
+    import ray
+
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(
             None if address == "ray" else address,
@@ -199,16 +213,12 @@ def _connected(address: str) -> Iterator[None]:
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+    except SystemExit:  # by the handler that Ray puts there, which says nothing
+        raise Interrupted("stopped by SIGTERM; the same command goes on") from None
+    except (ConnectionError, RuntimeError, ValueError, OSError, ImportError) as error:
         raise UsageError(f"--cluster {address}: {' '.join(str(error).split())[:300]}") from None
-    try:
-        signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put its own there, which ends without a word
-        yield
-    except ray.exceptions.RaySystemError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ClusterError(f"lost the cluster ({reason}); the same command goes on with the files left") from None
     finally:
-        ray.shutdown()
+        signal.signal(signal.SIGTERM, on_sigterm)
 
 
 def _translated(

@@ -4,13 +4,14 @@ import json
 import math
 import operator
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,12 @@ from mt.console import Advance, Console
 from mt.data import shards
 from mt.data.batches import Cursor
 from mt.data.feed import updates_from
+from mt.data.finished import finish
 from mt.data.inspect_corpus import inspect
 from mt.data.prepare import prepare
 from mt.data.prepared import Prepared, open_prepared
 from mt.data.processes import WorkerLostError, Workers
+from mt.data.source_files import SourceFile
 from mt.data_config import CleanConfig, DataConfig
 from mt.errors import DataError, DiskError
 from mt.train.loop import train
@@ -110,7 +113,7 @@ def test_processes_change_no_byte_and_end_with_the_work(config: Config, tmp_path
 
 def killed_after(config: Config, calls: int) -> int:
     """Prepare in a process of its own, which is killed when it is about to finish so many shards."""
-    finish, left = shards.finish, calls
+    left = calls
 
     def deadly(*args: Any, **named: Any) -> Any:
         nonlocal left
@@ -120,8 +123,9 @@ def killed_after(config: Config, calls: int) -> int:
         return finish(*args, **named)
 
     def work() -> None:
-        shards.finish = deadly
-        prepare(config, Console(quiet=True))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(shards, "finish", deadly)
+            prepare(config, Console(quiet=True))
 
     return statuses([fork(work)])[0]
 
@@ -144,7 +148,6 @@ def test_a_killed_process_is_gone_on_with(config: Config, tmp_path: Path, quiet:
 @contextmanager
 def watched(finished: list[Path]) -> Iterator[None]:
     """Remember the folder of each shard that is made."""
-    finish: Callable[..., Any] = shards.finish
 
     def remember(folder: Path, *args: Any, **named: Any) -> Any:
         finished.append(folder)
@@ -168,6 +171,62 @@ def test_a_damaged_shard_alone_is_made_again(config: Config, tmp_path: Path, qui
     assert [folder.resolve() for folder in finished if folder.resolve() == path.parent.resolve()]
     assert len(finished) == 1 + 2
     assert contents(config.data.dir) == contents(tmp_path / "undisturbed")
+
+
+def test_what_is_damaged_beside_the_shards_is_made_again(config: Config, tmp_path: Path, quiet: Console) -> None:
+    """A shard's record, the marks of duplicates, the pieces: all are known by their hashes."""
+    prepare(changed(config, dir=tmp_path / "undisturbed"), quiet)
+    assert killed_after(config, 2 * SHARDS - 2) == -signal.SIGKILL
+    for name in ("text/00001.json", "ids/00002.json"):
+        record = scratch(config) / name
+        record.write_text(re.sub(r'"rows": (\d+)', r'"rows": 1\1', record.read_text()))
+    for path in (scratch(config) / "repeated" / "00001.npy", scratch(config).parent / "tokenizer.model"):
+        data = path.read_bytes()
+        path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    finished: list[Path] = []
+    with watched(finished):
+        prepare(config, quiet)
+    assert [folder.name for folder in finished] == ["00001", "00002", "00005", "00006"]
+    assert contents(config.data.dir) == contents(tmp_path / "undisturbed")
+
+
+def test_going_on_reads_no_source_whose_shards_are_there(config: Config, text: Path) -> None:
+    """From any shard on the blocks are those of the whole text, without the sources before."""
+    config = with_sources(config, [text / "train", text / "more", text / "new"], weights=[1.1, 1, 0.5])
+    blocks = list(shards.numbered_pairs(config, shards.Beginning()))
+    records = [
+        {"counts": [(entry, [sum(len(block.pairs.source) for block in of), 0, 0]) for entry, of in by_entry(inside)]}
+        for _, inside in groupby(blocks, operator.attrgetter("shard"))
+    ]
+    assert len(records) > 4
+    for done in range(len(records) + 1):
+        start = shards.place_after(records[:done], config)
+        expected = [block for block in blocks if block.number >= start.entry]
+        assert {block.shard for block in blocks} - {block.shard for block in expected} <= set(range(done))
+        assert list(shards.numbered_pairs(config, start)) == expected
+        for path in text.glob("train.*") if start.entry else ():
+            path.unlink()
+    assert start.entry == 2
+
+
+def with_sources(config: Config, prefixes: list[Path], weights: list[float]) -> Config:
+    entries = [{"prefix": str(prefix), "weight": weight} for prefix, weight in zip(prefixes, weights, strict=True)]
+    return changed(config, train=DataConfig.model_validate({"train": entries, "valid": "v"}).train)
+
+
+def by_entry(blocks: Iterable[shards.NumberedPairs]) -> list[tuple[int, list[shards.NumberedPairs]]]:
+    return [(entry, list(of_entry)) for entry, of_entry in groupby(blocks, operator.attrgetter("number"))]
+
+
+def test_a_file_of_the_same_size_and_time_is_not_hashed_again(tmp_path: Path) -> None:
+    path = tmp_path / "a.en"
+    path.write_text("one\n")
+    before = SourceFile.now(str(path), {})
+    path.write_text("two\n")
+    after = SourceFile.now(str(path), {before.path: before})
+    assert after.sha256 != before.sha256
+    os.utime(path, ns=(before.mtime_ns, before.mtime_ns))
+    assert SourceFile.now(str(path), {before.path: before}) == before
 
 
 def test_other_settings_or_text_begin_anew(config: Config, text: Path, quiet: Console) -> None:

@@ -99,13 +99,13 @@ def test_every_kind_of_file_is_read_at_an_address(place: str, request: pytest.Fi
 
 def test_a_file_at_an_address_is_known_by_its_size_and_what_the_store_says_of_it(memory: str, web: str) -> None:
     for at in (memory, web):
-        before = SourceFile.now(f"{at}/plain.en")
+        before = SourceFile.now(f"{at}/plain.en", {})
         assert (before.bytes, bool(before.version)) == (len(EN), True)
         assert before.is_same(f"{at}/plain.en")
         assert not before.is_same(f"{at}/table.tsv")
         assert not before.is_same(f"{at}/gone.en")
     fsspec.filesystem("memory").pipe("/bucket/plain.en", EN.upper().encode())
-    assert not SourceFile.now(f"{web}/plain.en").is_same(f"{memory}/plain.en")
+    assert not SourceFile.now(f"{web}/plain.en", {}).is_same(f"{memory}/plain.en")
 
 
 @pytest.mark.parametrize(
