@@ -53,8 +53,11 @@ def _by_length(lengths_N2: Lengths, group_tokens: int, random: np.random.Generat
     source_N, target_N = lengths_N2[:, 0], lengths_N2[:, 1]
     group_L = _groups(np.bincount(target_N), group_tokens, random)
     group_N = group_L[target_N]
-    zigzag_N = np.where(group_N % 2 == 0, source_N, -source_N)
-    return np.lexsort((random.random(len(lengths_N2)), target_N, zigzag_N, group_N))
+    longest = lengths_N2.max()
+    zigzag_N = np.where(group_N % 2 == 0, source_N, longest - source_N)
+    small = np.min_scalar_type(longest)  # of 16 bits or fewer, which numpy sorts several times faster
+    keys = [key_N.astype(small) for key_N in (target_N, zigzag_N, group_N)]
+    return np.lexsort((random.random(len(lengths_N2)), *keys))
 
 
 def _groups(count_L: Lengths, group_tokens: int, random: np.random.Generator) -> Lengths:

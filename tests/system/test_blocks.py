@@ -1,6 +1,7 @@
 """Laws of files in blocks: what was read comes out in order beside its translation, whole or not at all."""
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from mt.errors import DataError, UsageError
 from mt.remote import opened_url
 from mt.translate import parquet
 from mt.translate.blocks import read_blocks, write_outputs
+from mt.translate.cluster import Opening, translate_on_cluster
 from mt.translate.job import run_job
 from mt.translate.plan import Cluster, Job, Source, cluster_of, plan_cluster, plan_job
 from mt.translate.translator import Translator
@@ -202,3 +204,13 @@ def test_workers_and_what_they_take() -> None:
     ):
         with pytest.raises(UsageError, match=message):
             cluster_of(address, workers, resources, processes)
+
+
+def test_without_ray_one_sentence_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "in.txt").write_text("a man\n")
+    sources = plan_cluster(Job(), [str(tmp_path / "in.txt")], [str(tmp_path / "out")])
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UsageError, match=r"^--cluster needs Ray: pip install 'mt\[ray\]'$") as error:
+        translate_on_cluster(Cluster("ray"), sources, Job(), Opening((tmp_path,), "cpu", None, {}), quiet=True)
+    assert error.value.exit_status == 2
+    assert not (tmp_path / "out").exists()

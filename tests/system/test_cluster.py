@@ -18,8 +18,8 @@ import pytest
 import yaml
 from helpers import PATIENCE, children_of, mt, write_lines
 
-from mt.errors import UsageError
-from mt.translate.cluster import Opening, translate_on_cluster
+from mt.errors import Interrupted, UsageError
+from mt.translate.cluster import Opening, _connect, translate_on_cluster
 from mt.translate.plan import Job, cluster_of, plan_cluster
 
 pytest.importorskip("ray", reason="needs Ray: pip install 'mt[ray]'")
@@ -155,6 +155,19 @@ def test_a_folder_holds_the_outputs_of_one_kind_of_job(environment: None, toy_ru
     run()
     with pytest.raises(UsageError, match=r"made with other settings \(beam differ\)"):
         run(beam=3)
+
+
+def test_sigterm_while_ray_starts_is_said(environment: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(*args: object, **named: object) -> None:
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))  # as ray.init does
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr("ray.init", init)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Interrupted, match="^stopped by SIGTERM; the same command goes on") as error:
+        _connect("ray")
+    assert error.value.exit_status == 130
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_the_example_of_machines_in_a_cloud_is_one_that_ray_reads() -> None:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mt.data.batches import micro_batches, padding_share, plan_batches
+from mt.data.batches import _by_length, _groups, micro_batches, padding_share, plan_batches
 from mt.errors import DataError
 
 pairs_of_lengths = st.lists(st.tuples(st.integers(1, 60), st.integers(1, 60)), min_size=1, max_size=200)
@@ -79,3 +79,18 @@ def test_micro_batches_keep_every_row_once_in_order_and_come_in_equal_shares(
     pieces = micro_batches(rows, lengths_N2, tokens, parts)
     assert np.concatenate(pieces).tolist() == rows.tolist()
     assert len(pieces) % parts == 0
+
+
+@pytest.mark.parametrize("longest", [50, 300, 70_000])
+def test_pairs_are_sorted_as_python_sorts_them(longest: int) -> None:
+    """Whatever type numpy sorts their lengths in."""
+    lengths_N2 = np.random.default_rng(1).integers(1, longest, (500, 2))
+    random = np.random.default_rng(2)
+    group_L, tie_N = _groups(np.bincount(lengths_N2[:, 1]), 10 * longest, random), random.random(500)
+
+    def key(row: int) -> tuple[float, ...]:
+        source, target = lengths_N2[row].tolist()
+        group = int(group_L[target])
+        return group, source if group % 2 == 0 else -source, target, tie_N[row]
+
+    assert _by_length(lengths_N2, 10 * longest, np.random.default_rng(2)).tolist() == sorted(range(500), key=key)
