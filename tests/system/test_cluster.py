@@ -164,7 +164,7 @@ def test_sigterm_while_ray_starts_is_said(environment: None, monkeypatch: pytest
 
     monkeypatch.setattr("ray.init", init)
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(Interrupted, match="^stopped by SIGTERM; the same command goes on") as error:
+    with pytest.raises(Interrupted, match=r"^stopped by SIGTERM; the same command goes on") as error:
         _connect("ray")
     assert error.value.exit_status == 130
     assert signal.getsignal(signal.SIGTERM) is before
