@@ -147,6 +147,7 @@ class TrainConfig(Section):
     tensorboard: Free[bool] = False  # write TensorBoard events beside metrics.jsonl; needs the tensorboard extra
     device: Noted[Literal["auto", "cpu", "cuda", "mps"]] = "auto"  # auto: cuda, else mps, else cpu
     precision: Recipe[Literal["auto", "float32", "bfloat16"]] = "auto"  # of products; weights stay float32
+    residual: Recipe[Literal["float32", "bfloat16"]] = "float32"  # what layers hand on; bfloat16 where products are
     compile: Noted[bool] = False  # fuse what is not a matrix product, for a GPU: a minute's compiling at each start
     deterministic: Noted[bool] = True  # on a GPU: the same bits each time, as on a CPU, so that resuming is exact
     shard: Free[Literal["none", "optimizer"]] = "none"  # optimizer: each process has a share of Adam's state

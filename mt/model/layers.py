@@ -19,20 +19,20 @@ class Residual(nn.Module):
     """A residual connection, then layer normalisation: LayerNorm(x + Dropout(Sublayer(x))) (sections 3.1 and 5.4).
 
     With `pre` it is x + Dropout(Sublayer(LayerNorm(x))) (Xiong et al., 2020).
+    rounded: what comes out has the type of the sublayer's products, as autocast chooses it.
     """
 
-    def __init__(self, d_model: int, dropout: float, pre: bool) -> None:
+    def __init__(self, d_model: int, dropout: float, pre: bool, rounded: bool = False) -> None:
         super().__init__()
+        self.rounded = rounded
         self.dropout = Dropout(dropout)
         self.norm = nn.LayerNorm(d_model)
         self.pre = pre
 
     def forward(self, x_ND: Tensor, sublayer: Callable[[Tensor], Tensor]) -> Tensor:
-        if self.pre:
-            out: Tensor = x_ND + self.dropout(sublayer(self.norm(x_ND)))
-        else:
-            out = self.norm(x_ND + self.dropout(sublayer(x_ND)))
-        return out
+        added_ND = self.dropout(sublayer(self.norm(x_ND) if self.pre else x_ND))
+        out: Tensor = x_ND + added_ND if self.pre else self.norm(x_ND + added_ND)
+        return out.to(added_ND.dtype) if self.rounded else out
 
 
 class EncoderLayer(nn.Module):

@@ -144,7 +144,7 @@ def kernel_mask(mask: Tensor | None, like: Tensor) -> Tensor | None:
     """
     if mask is None or mask.device.type == "cpu":
         return mask
-    return additive_mask(mask, _product_type(like))
+    return additive_mask(mask, product_type(like))
 
 
 def additive_mask(mask: Tensor, dtype: torch.dtype) -> Tensor:
@@ -154,7 +154,8 @@ def additive_mask(mask: Tensor, dtype: torch.dtype) -> Tensor:
     return bias.masked_fill_(~mask, float("-inf"))
 
 
-def _product_type(like: Tensor) -> torch.dtype:
+def product_type(like: Tensor) -> torch.dtype:
+    """The type of products with such weights: autocast's, where that is on."""
     device = like.device.type
     autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
     return torch.get_autocast_dtype(device) if autocast else like.dtype

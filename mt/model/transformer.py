@@ -17,7 +17,7 @@ from mt.model.attention import AttentionMaps, CrossAttention, Memory, SelfAttent
 from mt.model.cache import Cache
 from mt.model.dropout import Dropout
 from mt.model.layers import DecoderLayer, EncoderLayer, FeedForward, Residual, TiedOutput
-from mt.model.layout import Layout, kernel_mask, layout_of, whole_layout
+from mt.model.layout import Layout, kernel_mask, layout_of, product_type, whole_layout
 from mt.model.positions import LearnedPositions, SinusoidalPositions
 from mt.model.recurrence import Application, Ponder, Recurrence
 
@@ -30,6 +30,7 @@ class Transformer(nn.Module):
     recompute: in training, keep only each layer's input and compute the rest again in the backward pass, with the same
     dropout masks (Chen et al., 2016).
     unpadded: in training, see `unpadded_attention`.
+    rounded: layers hand on what autocast computes products in, and not float32.
     """
 
     encoder: Sequence[EncoderLayer]
@@ -44,6 +45,7 @@ class Transformer(nn.Module):
         compiled: bool = False,
         recompute: bool = False,
         unpadded: bool = False,
+        rounded: bool = False,
     ) -> None:
         super().__init__()
         c = config
@@ -51,6 +53,7 @@ class Transformer(nn.Module):
         self.compiled = compiled
         self.recompute = recompute
         self.unpadded = unpadded
+        self.rounded = rounded
         self.embedding = nn.Embedding(vocab_size, c.d_model)  # 3.4: one matrix for source, target and output, or ...
         self.source_embedding = None  # ... for the source one apart
         if c.embeddings != "tied":
@@ -58,8 +61,8 @@ class Transformer(nn.Module):
         self.positions = _added_positions(c)  # 3.5
         self.rotary = SinusoidalPositions(c.d_model // c.heads) if c.positions == "rotary" else None
         self.embedding_dropout = Dropout(c.dropout)  # 5.4: "the sums of the embeddings and the positional encodings"
-        self.encoder = nn.ModuleList(_encoder_layer(c) for _ in range(c.distinct(c.encoder_layers)))  # type: ignore[assignment]
-        self.decoder = nn.ModuleList(_decoder_layer(c) for _ in range(c.distinct(c.decoder_layers)))  # type: ignore[assignment]
+        self.encoder = nn.ModuleList(_encoder_layer(c, rounded) for _ in range(c.distinct(c.encoder_layers)))  # type: ignore[assignment]
+        self.decoder = nn.ModuleList(_decoder_layer(c, rounded) for _ in range(c.distinct(c.decoder_layers)))  # type: ignore[assignment]
         self.encoder_recurrence = _recurrence(c, c.encoder_layers)  # None in the published model
         self.decoder_recurrence = _recurrence(c, c.decoder_layers)
         self.encoder_norm = nn.LayerNorm(c.d_model) if c.norm == "pre" else None  # the end of a stack
@@ -260,7 +263,7 @@ class Transformer(nn.Module):
         if self.positions is not None and self.config.recurrence == "none":
             x_ND = x_ND + self.positions(position_N, end)
         out: Tensor = self.embedding_dropout(x_ND)
-        return out
+        return out.to(product_type(out)) if self.rounded else out
 
     def _embed_all(
         self,
@@ -290,18 +293,20 @@ class Transformer(nn.Module):
         return replace(layout, angles_TK=self.rotary(torch.arange(layout.length, device=self.device), layout.length))
 
 
-def _encoder_layer(c: ModelConfig) -> EncoderLayer:
+def _encoder_layer(c: ModelConfig, rounded: bool) -> EncoderLayer:
     return EncoderLayer(
-        SelfAttention(c.d_model, c.heads, causal=False, dropout=c.attention_dropout), _feed_forward(c), _residual(c)
+        SelfAttention(c.d_model, c.heads, causal=False, dropout=c.attention_dropout),
+        _feed_forward(c),
+        _residual(c, rounded),
     )
 
 
-def _decoder_layer(c: ModelConfig) -> DecoderLayer:
+def _decoder_layer(c: ModelConfig, rounded: bool) -> DecoderLayer:
     return DecoderLayer(
         SelfAttention(c.d_model, c.heads, causal=True, dropout=c.attention_dropout),
         CrossAttention(c.d_model, c.heads, c.attention_dropout),
         _feed_forward(c),
-        _residual(c),
+        _residual(c, rounded),
     )
 
 
@@ -309,8 +314,8 @@ def _feed_forward(c: ModelConfig) -> FeedForward:
     return FeedForward(c.d_model, c.d_ff, c.activation, c.activation_dropout)
 
 
-def _residual(c: ModelConfig) -> Callable[[], Residual]:
-    return functools.partial(Residual, c.d_model, c.dropout, pre=c.norm == "pre")
+def _residual(c: ModelConfig, rounded: bool) -> Callable[[], Residual]:
+    return functools.partial(Residual, c.d_model, c.dropout, c.norm == "pre", rounded)
 
 
 def _added_positions(c: ModelConfig) -> SinusoidalPositions | LearnedPositions | None:

@@ -113,6 +113,7 @@ def make_learner(
         recompute=config.train.recompute,
         unpadded=not config.model.attention_dropout
         and can_be_unpadded(device, precision, config.model.d_model // config.model.heads),
+        rounded=config.train.residual == "bfloat16",
     )
     model = model.to(device).train()
     parameters: Iterable[nn.Parameter] = model.parameters()

@@ -38,7 +38,11 @@ from mt.config_file import load_config
 LIMIT = 8 * 60  # seconds that a piece may take
 PART = 5  # minutes of updates in one piece of a real run
 TRAINED = ("mt", "mt, compiled", "nn.Transformer, compiled", "MarianMTModel")
-WITHOUT = ("mt, compiled, attention with padding", "mt, compiled, plain loss")
+ONE_CHANGE = (
+    "mt, compiled, attention with padding",
+    "mt, compiled, plain loss",
+    "mt, compiled, residual in bfloat16",
+)
 DECODED = ("mt", "Hugging Face generate")
 
 
@@ -112,7 +116,7 @@ def all_pieces(options: argparse.Namespace) -> Iterator[Piece]:
             if scale.compiled or "compiled" not in trainer:
                 expected = (60 if name == "base" else 120) + 90 * ("compiled" in trainer)
                 yield Piece(f"training {name}, {trainer}", expected, pieces.training, (scale, trainer, of_name))
-    for trainer in WITHOUT if scale.compiled else ():
+    for trainer in ONE_CHANGE if scale.compiled else ():
         yield Piece(f"training {first}, {trainer}", 150, pieces.training, (scale, trainer, size))
     for name, of_name in sizes.items():
         yield Piece(f"updates {name}", 180, pieces.updates, (scale, of_name))

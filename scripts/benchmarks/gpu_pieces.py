@@ -180,6 +180,7 @@ TRAINERS: dict[str, Callable[[Task], Update]] = {
     f"mt, compiled, {NOT_REPEATABLE}": partial(ours, compiled=True),
     "mt, compiled, attention with padding": PADDED,
     "mt, compiled, plain loss": PLAIN_LOSS,
+    "mt, compiled, residual in bfloat16": partial(ours, compiled=True, residual="bfloat16"),
     "nn.Transformer": plain,
     "nn.Transformer, compiled": partial(plain, compiled=True),
     "MarianMTModel": hugging_face,

@@ -13,7 +13,7 @@ import argparse
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from common import LIMIT, SIZES, Size, chosen, machine, marian_model, random_corpus, report, start
@@ -111,18 +111,18 @@ def make_system(name: str, options: argparse.Namespace) -> Callable[[tuple[int, 
 # --- The systems -------------------------------------------------------------------------------------------------
 
 
-def ours(task: Task, compiled: bool = False) -> Update:
+def ours(task: Task, compiled: bool = False, residual: Literal["float32", "bfloat16"] = "float32") -> Update:
     """Each update in one pass."""
-    learner, numbers = our_learner(task, compiled), itertools.count(1)
+    learner, numbers = our_learner(task, compiled, residual), itertools.count(1)
     return lambda rows: take_update(learner, cut_batch(task.corpus, rows, learner.config.batch), next(numbers))
 
 
-def our_learner(task: Task, compiled: bool) -> Learner:
+def our_learner(task: Task, compiled: bool, residual: Literal["float32", "bfloat16"] = "float32") -> Learner:
     precision: Any = str(task.precision).removeprefix("torch.")
     config = Config(
         model=task.size.model,
         batch=BatchConfig(micro_tokens=ONE_PASS),
-        train=TrainConfig(label_smoothing=SMOOTHING, precision=precision, compile=compiled),
+        train=TrainConfig(label_smoothing=SMOOTHING, precision=precision, compile=compiled, residual=residual),
     )
     return make_learner(config, task.size.vocabulary, task.device)
 

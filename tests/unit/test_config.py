@@ -307,6 +307,7 @@ OTHERS: dict[str, str] = {
     "train.average": "4",
     "train.device": "cpu",
     "train.precision": "bfloat16",
+    "train.residual": "bfloat16",
     "train.shard": "optimizer",
     "decode.penalty": "none",
     "decode.groups": "2",

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from mt.config import ModelConfig
 from mt.data.corpus import Corpus, Sentences
 from mt.data.tokenizer import BOS, EOS
 from mt.model.inference import inference_model
-from mt.model.teacher_forcing import Batch, make_batch, target_log_probabilities
+from mt.model.teacher_forcing import Batch, forced_output, make_batch, target_log_probabilities
 from mt.model.transformer import Transformer
 from mt.train.loss import translation_loss
 from mt.train.validation import mean_loss
@@ -118,3 +119,20 @@ def test_validation_goes_on_in_halves_where_memory_does_not_suffice(model: Trans
     model.encoder[0].register_forward_pre_hook(refuse)
     assert mean_loss(model, corpus, 10_000) == pytest.approx(expected, rel=1e-6)
     assert refused == [20, 10, 5, 5, 10, 5, 5]
+
+
+@pytest.mark.parametrize("settings", [{}, {"norm": "pre"}, {"recurrence": "fixed"}, {"recurrence": "adaptive"}])
+@pytest.mark.parametrize(("rounded", "dtype"), [(False, torch.float32), (True, torch.bfloat16)])
+def test_layers_hand_on_what_was_asked_for(settings: dict[str, Any], rounded: bool, dtype: torch.dtype) -> None:
+    """With products in bfloat16; in float32 the setting changes nothing."""
+    config = ModelConfig.model_validate({"d_model": 16, "heads": 2, "d_ff": 24, **settings})
+    model, seen = Transformer(config, 30, rounded=rounded), set[torch.dtype]()
+    for layer in [*model.encoder, *model.decoder]:
+        layer.register_forward_hook(lambda _, inputs, output: seen.add(output.dtype))
+    ids = np.array([[5, 6, 7, 3], [5, 3, 0, 0]])
+    batch = make_batch(ids, ids, BOS, CPU)
+    forced_output(model, batch, torch.bfloat16)
+    assert seen == {dtype}
+    seen.clear()
+    forced_output(model, batch, torch.float32)
+    assert seen == {torch.float32}
