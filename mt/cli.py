@@ -57,6 +57,11 @@ def _processes(given: str | int) -> int:
     raise typer.BadParameter(f"{given} is neither a number from 1 on nor auto")
 
 
+def _processes_option(default: str = "") -> Any:
+    what = "Use N GPUs; without any, N processes on the CPU. auto: all GPUs, or a process for each core."
+    return typer.Option("--gpus", "--processes", metavar="N|auto", parser=_processes, help=f"{what} {default}".strip())
+
+
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file, or demo for the built-in demo.")]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="SECTION.KEY=VALUE", help="Settings that override the file's.")
@@ -65,14 +70,9 @@ Quiet = Annotated[bool, flag("Print warnings and results only.", "--quiet", "-q"
 Beam = Annotated[int | None, option("N", "Beam width; 1 is greedy. Default: the run's.", minimum=1)]
 Alpha = Annotated[float | None, option("X", "Length penalty ((5+|Y|)/6)^alpha. Default: the run's.", minimum=0)]
 Average = Annotated[int | None, option("N", "Average the newest N checkpoints of the run.", minimum=1)]
-_PROCESSES = typer.Option(
-    *("--gpus", "--processes"),
-    metavar="N|auto",
-    parser=_processes,
-    help="Use N GPUs; without any, N processes on the CPU. auto: all GPUs, or a process for each core.",
-)
-Processes = Annotated[int, _PROCESSES]
-SomeProcesses = Annotated[int | None, _PROCESSES]  # None: by the size of the input
+
+Processes = Annotated[int, _processes_option()]
+SomeProcesses = Annotated[int | None, _processes_option("Default: 1; auto for files of 5 MB and more on a CPU.")]
 Device = Annotated[str, option("DEVICE", "auto, cpu, cuda or mps.")]
 Precision = Annotated[str | None, option("KIND", "float32, bfloat16 or (CPU) int8. Default: the run's, else float32.")]
 Tag = Annotated[str | None, option("TAG", "A symbol to put before each source line, as in training.")]
