@@ -178,7 +178,7 @@ class DataConfig(Section):
     """Text in, token ids out (section 5.1)."""
 
     dir: Free[Path] = Path("data/base")  # where prepared data lie
-    store: Free[str | None] = None  # an address or folder that prepared data are fetched from into data.dir, once
+    store: Free[str | None] = None  # address or folder; prepared data are fetched from it into data.dir
     src: Recipe[str] = "en"  # source language: what files, columns and fields of it are called
     tgt: Recipe[str] = "de"  # target language, likewise
     train: Recipe[Inputs] = (Input(dataset="wmt/wmt14", config="de-en", split="train"),)  # 5.1; one source or a list

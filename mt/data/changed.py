@@ -9,7 +9,8 @@ from pydantic import ValidationError
 from mt.config import Config
 from mt.config_changes import differences
 from mt.console import Console
-from mt.data.prepared import FORMATS, SPLITS, TOKENIZER_KEYS, Manifest, read_manifest, sources_of, tokenizer_figures
+from mt.data.manifest import FORMATS, SPLITS, Manifest, read_manifest, sources_of
+from mt.data.prepared import TOKENIZER_KEYS, tokenizer_figures
 from mt.data.source_files import SourceFile, files_of
 from mt.data.vocabulary import given_tokenizers, tokenizer_paths
 from mt.data_config import DataConfig, name_of

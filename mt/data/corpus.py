@@ -171,9 +171,11 @@ class ShardSizes:
     folder: Path
     rows: int
     pieces: tuple[int, int]  # source, target
+    fetch: Callable[[], None]  # makes sure that its files are there
 
     def mapped(self, name: str, size: int) -> npt.NDArray[Any]:
         """Memory-map one of its arrays. Raises DataError when it is missing, damaged or of another size."""
+        self.fetch()
         array = _mapped(self.folder / f"{name}.npy")
         if len(array) != size:
             raise DataError(f"{self.folder / name}.npy is damaged: not {size:,} long; run mt prepare again")

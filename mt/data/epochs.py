@@ -9,7 +9,8 @@ import numpy.typing as npt
 
 from mt.config import Config
 from mt.data.batches import Cursor, Lengths, Rows, plan_batches
-from mt.data.prepared import Prepared, inputs_of
+from mt.data.manifest import inputs_of
+from mt.data.prepared import Prepared
 from mt.errors import DataError
 
 SHARDS = 4  # of a large corpus whose pairs are mixed: memory grows with them, about 100 bytes a pair
@@ -76,17 +77,19 @@ def _no_pair(weights: Sequence[float]) -> DataError:
 # --- Plans ---------------------------------------------------------------------------------------------------------
 
 
-def plan_epoch(prepared: Prepared, config: Config, epoch: int, weights: Sequence[float]) -> tuple[list[Rows], int]:
+def plan_epoch(
+    prepared: Prepared, config: Config, epoch: int, weights: Sequence[float], window: int = 0
+) -> tuple[list[Rows], int]:
     """The batches of an epoch in which the inputs of data.train have these weights, and how many they are.
 
-    Of a corpus of several windows, those of the first window that has any, and about how many the epoch has: as many
-    for each pair as there.
+    Of a corpus of several windows, those of one, this or the next that has any, and about how many the epoch has: as
+    many for each pair as there.
     Raises DataError when the weights leave no pair.
     """
     windows = _windows(prepared, config, epoch)
-    for number, ranges in enumerate(windows):
+    for number in (*range(window, len(windows)), *range(window)):
         if plan := plan_window(prepared, config, epoch, number, weights):
-            pairs = sum(map(len, ranges))
+            pairs = sum(map(len, windows[number]))
             return plan, len(plan) if len(windows) == 1 else round(len(plan) * len(prepared.train) / pairs)
     raise _no_pair(weights)
 

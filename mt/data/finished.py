@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from mt.data.prepared import FileEntries, file_entries
+from mt.data.manifest import FileEntries, file_entries
 from mt.files import write_whole
 
 Record = dict[str, Any]

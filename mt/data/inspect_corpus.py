@@ -11,8 +11,9 @@ from mt.console import Console
 from mt.data.batches import Rows
 from mt.data.corpus import Corpus, Integers, Sentences
 from mt.data.epochs import plan_epoch
+from mt.data.manifest import Manifest
 from mt.data.prepare import prepare
-from mt.data.prepared import Manifest, Prepared
+from mt.data.prepared import Prepared
 from mt.data.tokenizer import UNK, Tokenizer
 from mt.files import write_whole
 from mt.pages.data_page import data_page

@@ -32,17 +32,8 @@ from mt.data.corpus import open_corpus
 from mt.data.data_folder import SCRATCH, only_builder, replaced, unfinished
 from mt.data.encoding import PairEncoder
 from mt.data.finished import Record, read_record, write_record
-from mt.data.prepared import (
-    FORMAT,
-    SHARDED,
-    Manifest,
-    Prepared,
-    file_entries,
-    fingerprint,
-    open_prepared,
-    tokenizer_figures,
-    write_manifest,
-)
+from mt.data.manifest import FORMAT, SHARDED, Manifest, file_entries, write_manifest
+from mt.data.prepared import Prepared, fingerprint, open_prepared, tokenizer_figures
 from mt.data.processes import Workers
 from mt.data.protect import Protection
 from mt.data.shards import MOST_SOURCES, SHARD, Encoding
@@ -288,7 +279,7 @@ def _refuse_too_long(prepared: Prepared, config: Config) -> None:
         (config.batch.tokens, "a batch holds", "batch.tokens"),
         (config.model.longest, "learned positions end at", "model.max_positions"),
     )
-    for name, part in _parts_to_check(prepared):
+    for name, part in _parts_to_check(prepared, min(limit for limit, *_ in limits if limit is not None)):
         corpus = prepared.train if name == "train" else prepared.valid[name]
         longest_N = corpus.lengths(part).max(axis=1)
         row = int(longest_N.argmax())
@@ -307,11 +298,14 @@ def _refuse_too_long(prepared: Prepared, config: Config) -> None:
             )
 
 
-def _parts_to_check(prepared: Prepared) -> Iterator[tuple[str, slice]]:
-    """Which rows may hold the longest sentence: of shards, those of the one whose longest is in the manifest."""
-    shards = list(prepared.manifest.get("shards", {}).values())
-    number = max(range(len(shards)), key=lambda number: max(shards[number]["longest"]), default=0)
-    start = sum(prepared.shards[:number])
-    yield "train", slice(start, start + prepared.shards[number] if shards else len(prepared.train))
+def _parts_to_check(prepared: Prepared, limit: int) -> Iterator[tuple[str, slice]]:
+    """Which rows may hold a sentence above the limit: of shards, those of the one with the longest, by the manifest."""
+    longest = [max(shard["longest"]) for shard in prepared.manifest.get("shards", {}).values()]
+    if not longest:
+        yield "train", slice(0, len(prepared.train))
+    elif max(longest) > limit:
+        number = longest.index(max(longest))
+        start = sum(prepared.shards[:number])
+        yield "train", slice(start, start + prepared.shards[number])
     for name, corpus in prepared.valid.items():
         yield name, slice(0, len(corpus))

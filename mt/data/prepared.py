@@ -7,37 +7,29 @@ data/NAME/dropped.tsv       a sample of the dropped pairs, by reason
 data/NAME/train/            ids of both sides, and where each pair was read; of large corpora in shards train/00000/ ...
 data/NAME/valid/            ids and text; of named sets valid/SET/
 data/NAME/test/             text; of named sets test/SET/
+data/NAME/store.txt         where shards that are not here yet are fetched from, if the folder was fetched (data.store)
 """
 
 import hashlib
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import IO, Any
 
 from mt.data.corpus import Corpus, Integers, Origins, ShardSizes, open_corpus, open_origins, open_shards
-from mt.data.data_folder import MANIFEST, SCRATCH, hold
+from mt.data.data_folder import MANIFEST, hold
+from mt.data.manifest import FORMATS, FileEntries, Manifest, damaged, inputs_of, read_manifest, sha256
+from mt.data.store import fetch_shard, files_here
 from mt.data.tokenizer import Tokenizer
 from mt.data.vocabulary import TOKENIZER_FILES, Tokenizers, read_tokenizer_files
 from mt.data.word_model import WordModel, estimate_word_model
 from mt.data_config import Input
 from mt.errors import DataError
 
-FORMAT, SHARDED = 2, 3  # of the folder, in one piece and in shards; others have to be prepared again
-FORMATS = (FORMAT, SHARDED)
-
-SPLITS = ("train", "valid", "test")
-
-MANIFEST_HASH = "manifest.sha256"
-KEYS = {"fingerprint", "settings", "sources", "dropped", "tokenizer", "files"}  # that a manifest has at least
-
 TOKENIZER_KEYS = ("tokenizer", "target_tokenizer")  # of the manifest; the second only where there are two
 
 Text = tuple[list[str], list[str], list[str | None]]  # source lines, target lines, the tag of each
-Manifest = dict[str, Any]
-FileEntries = dict[str, dict[str, Any]]  # name in the folder: bytes and sha256
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +83,7 @@ class Prepared:
         """
         _verify(self.dir, self.manifest)
         if fingerprint(self.tokenizers, self.manifest["files"]) != self.fingerprint:
-            raise _damaged(self.dir / MANIFEST)
+            raise damaged(self.dir / MANIFEST)
 
 
 def open_prepared(folder: Path) -> Prepared:
@@ -105,13 +97,13 @@ def open_prepared(folder: Path) -> Prepared:
         raise DataError(f"{folder} holds no prepared data; run mt prepare CONFIG")
     if manifest.get("format") not in FORMATS:
         raise DataError(f"{folder} was prepared by another version of mt; run mt prepare CONFIG")
-    for name, file in manifest["files"].items():
+    for name, file in files_here(folder, manifest).items():
         path = folder / name
         if not path.is_file() or path.stat().st_size != file["bytes"]:
             raise DataError(f"{path} is missing or cut short; delete {folder} and run mt prepare CONFIG")
     _verify(folder, manifest, [name for name in TOKENIZER_FILES if name in manifest["files"]])
     try:
-        train, origins = open_training(folder, manifest)
+        train, origins = open_training(folder, manifest, partial(fetch_shard, folder, manifest))
         return Prepared(
             dir=folder,
             tokenizers=Tokenizers.read(read_tokenizer_files(folder)),
@@ -128,66 +120,22 @@ def open_prepared(folder: Path) -> Prepared:
         raise
 
 
-def open_training(folder: Path, manifest: Manifest) -> tuple[Corpus, Origins]:
-    """The training pairs of a prepared folder, and their origins; raises DataError when a file is damaged."""
+def open_training(
+    folder: Path, manifest: Manifest, fetch: Callable[[str], None] = lambda shard: None
+) -> tuple[Corpus, Origins]:
+    """The training pairs of a prepared folder, and their origins; raises DataError when a file is damaged.
+
+    fetch: makes sure that a shard is in the folder, before it is opened.
+    """
     if "shards" not in manifest:
         return open_corpus(folder / "train"), open_origins(folder / "train")
     shards = manifest["shards"].items()
     return open_shards(
-        [ShardSizes(folder / "train" / name, shard["rows"], tuple(shard["pieces"])) for name, shard in shards]
+        [
+            ShardSizes(folder / "train" / name, shard["rows"], tuple(shard["pieces"]), partial(fetch, name))
+            for name, shard in shards
+        ]
     )
-
-
-def read_manifest(folder: Path) -> Manifest | None:
-    """The manifest of a prepared folder, None where there is none; raises DataError when it is damaged."""
-    path = folder / MANIFEST
-    try:
-        data = path.read_bytes()
-        manifest = json.loads(data.decode())
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path} cannot be read ({error}); delete {folder} to prepare it again") from None
-    hash_path = folder / MANIFEST_HASH  # data prepared by earlier versions have none
-    if hash_path.exists() and hash_path.read_bytes() != _hash_line(data):
-        raise _damaged(path)
-    if not isinstance(manifest, dict) or (manifest.get("format") in FORMATS and not manifest.keys() >= KEYS):
-        raise _damaged(path)
-    return manifest
-
-
-def sources_of(manifest: Manifest, folder: str, number: int) -> list[dict[str, Any]]:
-    """What was read from one entry of the config: a source for each file, or pair of files, that it named."""
-    sources = manifest["sources"][folder]
-    return [source for source, of in zip(sources, inputs_of(sources), strict=True) if of == number]
-
-
-def inputs_of(sources: Sequence[Mapping[str, Any]]) -> list[int]:
-    """The number of the entry of the config that each source of a folder comes from."""
-    return [source.get("input", place) for place, source in enumerate(sources)]  # earlier versions had one each
-
-
-def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write the manifest and its hash into a folder that is being built."""
-    data = f"{json.dumps(manifest, indent=1, ensure_ascii=False)}\n".encode()
-    (folder / MANIFEST).write_bytes(data)
-    (folder / MANIFEST_HASH).write_bytes(_hash_line(data))
-
-
-def _hash_line(data: bytes) -> bytes:
-    """The hash of the manifest in the format of sha256sum, which can check it with -c."""
-    return f"{hashlib.sha256(data).hexdigest()}  {MANIFEST}\n".encode()
-
-
-def file_entries(folder: Path, known: FileEntries | None = None) -> FileEntries:
-    """Size and hash of every file in a folder, by name, but for scratch; known: those that need not be read again."""
-    known = known or {}
-    names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-    return {name: known.get(name) or _file_entry(folder / name) for name in names if not name.startswith(f"{SCRATCH}/")}
-
-
-def _file_entry(path: Path) -> dict[str, Any]:
-    return {"bytes": path.stat().st_size, "sha256": sha256(path)}
 
 
 def fingerprint(tokenizers: Tokenizers, files: FileEntries) -> str:
@@ -208,15 +156,6 @@ def _figures_of(side: Tokenizer) -> dict[str, Any]:
     return {**figures, "symbols": list(side.symbols)} if side.symbols else figures
 
 
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file; raises DataError when it cannot be read."""
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-
-
 def read_text(path: Path) -> list[str]:
     """The lines of text as prepared: UTF-8, a line feed after each line and nowhere else."""
     with open(path, encoding="utf-8", newline="\n") as file:
@@ -224,14 +163,8 @@ def read_text(path: Path) -> list[str]:
 
 
 def _verify(folder: Path, manifest: Manifest, names: Sequence[str] = ()) -> None:
-    """Compare the files named, all by default, with their hashes, small ones first; raises DataError."""
-    files: FileEntries = manifest["files"]
+    """Compare the files named, by default all that are here, with their hashes, small ones first; raises DataError."""
+    files = files_here(folder, manifest)
     for name in sorted(names or files, key=lambda name: int(files[name]["bytes"])):
         if sha256(folder / name) != files[name]["sha256"]:
-            raise _damaged(folder / name)
-
-
-def _damaged(path: Path) -> DataError:
-    return DataError(
-        f"{path} is damaged: not what mt prepare wrote; delete the folder of prepared data and run mt prepare CONFIG"
-    )
+            raise damaged(folder / name)

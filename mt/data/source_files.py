@@ -12,7 +12,7 @@ from pathlib import Path
 from mt import remote
 from mt.console import counted
 from mt.data.lines import COMPRESSED
-from mt.data.prepared import sha256
+from mt.data.manifest import sha256
 from mt.data_config import DataConfig, Files, Input, listed, name_of
 from mt.errors import DataError
 from mt.remote import is_url

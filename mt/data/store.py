@@ -1,15 +1,22 @@
-"""Prepared data fetched from a store, an address or a shared folder, into a folder of this machine, once."""
+"""Prepared data fetched from a store, an address or a shared folder, into a folder of this machine, each file once.
+
+What training begins with is fetched before it begins. Each shard of a large corpus follows when it is first read, which
+is when its window is planned, while training is busy with the window before.
+"""
 
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from mt.console import Console
 from mt.data.data_folder import MANIFEST, only_builder
-from mt.data.prepared import MANIFEST_HASH, read_manifest, sha256
+from mt.data.manifest import MANIFEST_HASH, FileEntries, Manifest, read_manifest, sha256
 from mt.errors import DataError
 from mt.files import sync_folder, write_whole, writing
 from mt.remote import opened_url
+
+STORE = "store.txt"  # in the folder of data in shards: where these come from
 
 _BLOCK = 1 << 22  # bytes
 
@@ -19,7 +26,7 @@ class FetchError(DataError):
 
 
 def fetch_prepared(store: str, folder: Path, console: Console) -> None:
-    """Make `folder` what lies at `store`: each file is fetched once and compared with its hash in the manifest.
+    """Make `folder` what lies at `store`, but for shards: each file is fetched once, its hash that of the manifest.
 
     A fetch that is killed goes on with the file it was at. Where the store cannot be reached, what was fetched is used.
     Raises FetchError when a file is missing or is not what the manifest says, or when the folder holds something else.
@@ -35,9 +42,43 @@ def fetch_prepared(store: str, folder: Path, console: Console) -> None:
             return
         if not (folder / MANIFEST).exists():
             _refuse_foreign(folder)
-            _fetch(store, folder, manifest, console)
+            _fetch_first(store, folder, manifest, console)
         elif (folder / MANIFEST).read_bytes() != manifest:
             raise FetchError(f"{folder} holds other data than {store}: remove it, or name another data.dir")
+        elif (folder / STORE).exists():
+            write_whole(folder / STORE, store)  # which may have moved
+
+
+def fetch_shard(folder: Path, manifest: Manifest, shard: str) -> None:
+    """Make sure that a shard is in its folder of prepared data, fetching it where it is still to come.
+
+    Several processes may ask at once: one fetches, the others wait. Raises FetchError, and WriteError for a full disk.
+    """
+    path = folder / "train" / shard
+    if path.exists() or not (folder / STORE).exists():
+        return
+    with only_builder(folder / "train", Console(quiet=True)):
+        if not path.exists():
+            of_shard = f"train/{shard}/"
+            files = {
+                name.removeprefix(of_shard): file
+                for name, file in manifest["files"].items()
+                if name.startswith(of_shard)
+            }
+            partial = path.with_name(f".{shard}.partial")
+            _fetch_files(f"{(folder / STORE).read_text('utf-8')}/train/{shard}", files, partial, lambda count: None)
+            with writing(path):
+                partial.rename(path)
+                sync_folder(path.parent)
+
+
+def files_here(folder: Path, manifest: Manifest) -> FileEntries:
+    """The files of the manifest, but those of shards that are still to be fetched."""
+    files: FileEntries = manifest["files"]
+    if not (folder / STORE).exists():
+        return files
+    to_come = {f"train/{shard}" for shard in manifest["shards"] if not (folder / "train" / shard).exists()}
+    return {name: file for name, file in files.items() if name.rpartition("/")[0] not in to_come}
 
 
 def _refuse_foreign(folder: Path) -> None:
@@ -45,23 +86,30 @@ def _refuse_foreign(folder: Path) -> None:
         raise FetchError(f"{folder} is no folder of prepared data; set data.dir to a new one")
 
 
-def _fetch(store: str, folder: Path, manifest: bytes, console: Console) -> None:
+def _fetch_first(store: str, folder: Path, manifest_bytes: bytes, console: Console) -> None:
     partial = folder.resolve().with_name(f".{folder.resolve().name}.fetched")
     with writing(folder):
-        partial.mkdir(exist_ok=True)
-    write_whole(partial / MANIFEST, manifest)
+        (partial / "train").mkdir(parents=True, exist_ok=True)
+    write_whole(partial / MANIFEST, manifest_bytes)
     write_whole(partial / MANIFEST_HASH, _bytes(f"{store}/{MANIFEST_HASH}"))
-    files = (read_manifest(partial) or {})["files"]
-    total = sum(file["bytes"] for file in files.values())
-    with console.track(f"fetching {store}", total, unit="byte") as advance:
-        for name, file in files.items():
-            _fetch_file(f"{store}/{name}", partial / name, file["sha256"])
-            advance(file["bytes"])
+    manifest = read_manifest(partial) or {}
+    if shards := manifest.get("shards"):
+        write_whole(partial / STORE, store)
+        console.say(f"{folder}: its {len(shards):,} shards are fetched from {store} when training comes to them")
+    files = files_here(partial, manifest)
+    with console.track(f"fetching {store}", sum(file["bytes"] for file in files.values()), unit="byte") as advance:
+        _fetch_files(store, files, partial, advance)
     with writing(folder):
         if folder.exists():
             folder.rmdir()
         partial.rename(folder)
         sync_folder(folder.resolve().parent)
+
+
+def _fetch_files(url: str, files: FileEntries, folder: Path, advance: Callable[[int], None]) -> None:
+    for name, file in files.items():
+        _fetch_file(f"{url}/{name}", folder / name, file["sha256"])
+        advance(file["bytes"])
 
 
 def _fetch_file(url: str, path: Path, expected: str) -> None:
@@ -71,12 +119,17 @@ def _fetch_file(url: str, path: Path, expected: str) -> None:
     if path.exists() and sha256(path) == expected:
         return
     digest, partial = hashlib.sha256(), path.with_name(f".{path.name}.partial")
-    with opened_url(url) as source, writing(path), open(partial, "wb") as file:
-        while block := source.read(_BLOCK):
-            digest.update(block)
-            file.write(block)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with writing(path), open(partial, "wb") as file:
+            with opened_url(url) as source:
+                while block := source.read(_BLOCK):
+                    digest.update(block)
+                    with writing(path):
+                        file.write(block)
+            file.flush()
+            os.fsync(file.fileno())
+    except DataError as error:
+        raise FetchError(f"{error}") from None
     if digest.hexdigest() != expected:
         partial.unlink()
         raise FetchError(f"{url}: not what mt prepare wrote (its SHA-256 is another); copy it there again")

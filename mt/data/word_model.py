@@ -12,7 +12,7 @@ Floats = npt.NDArray[np.float64]
 
 MOST_CELLS = 3_000_000  # source pieces times target pieces, over the sampled pairs: 200 MB and a second or two
 CHUNK_CELLS = 4_000_000  # numbered at a time: each takes 50 bytes meanwhile, and 8 afterwards
-MOST_ROWS = 3_000_000  # pairs whose lengths are looked at
+MOST_ROWS = 3_000_000  # pairs that a sample is taken from: of a large corpus its first shards
 LONGEST = 64  # pieces of a sampled sentence
 ROUNDS = 5  # of expectation maximisation
 _SHIFT = 16  # ids have 16 bits
@@ -54,9 +54,12 @@ class WordModel:
         return best_SC
 
 
-def estimate_word_model(pairs: Corpus, most_cells: int = MOST_CELLS) -> WordModel:
-    """Estimate from pairs spread evenly over a corpus; the same corpus gives the same model. EOS takes no part."""
-    lengths_N2 = pairs.lengths() - 1
+def estimate_word_model(pairs: Corpus, most_cells: int = MOST_CELLS, most_rows: int | None = MOST_ROWS) -> WordModel:
+    """Estimate from pairs spread evenly over the first `most_rows`; the same corpus gives the same model.
+
+    EOS takes no part.
+    """
+    lengths_N2 = pairs.lengths(slice(most_rows)) - 1
     rows = np.flatnonzero((lengths_N2.min(axis=1) > 0) & (lengths_N2.max(axis=1) <= LONGEST))
     cells_N = lengths_N2[rows].prod(axis=1)
     step = max(1, -(-int(cells_N.sum()) // most_cells))

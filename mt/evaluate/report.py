@@ -6,7 +6,8 @@ from pathlib import Path
 from mt.config import Config
 from mt.config_changes import differing
 from mt.config_file import dump_config, parse_config
-from mt.data.prepared import open_training, read_manifest
+from mt.data.manifest import read_manifest
+from mt.data.prepared import open_training
 from mt.errors import CheckpointError, ConfigError, DataError
 from mt.files import number, read_json, write_whole
 from mt.pages.report_page import report_page

@@ -62,7 +62,7 @@ def train(config: Config, console: Console, init_from: Path | None = None, dry_r
         except MtError as error:
             if world.is_main:
                 raise
-            if isinstance(error, OutOfMemoryError | FetchError):
+            if isinstance(error, OutOfMemoryError) or (isinstance(error, FetchError) and world.local_rank == 0):
                 raise type(error)(f"process {world.rank}: {error}") from None
             raise SystemExit(error.exit_status) from None  # the main process says it
 
@@ -199,7 +199,7 @@ def take_updates(
             seconds, clock = time.perf_counter() - clock, time.perf_counter()
             progress = progress.after_update(next_cursor, seconds)
             journal.add({"update": update, "epoch": epoch, **record, "seconds": seconds}, micro_batches.rows)
-    except LostContactError as error:
+    except (LostContactError, FetchError) as error:
         raise _left_alone(learner, progress, writer, world, journal, error) from None
     finally:
         batches.close()
@@ -235,17 +235,18 @@ def _left_alone(
     writer: CheckpointWriter,
     world: World,
     journal: Journal,
-    error: LostContactError,
-) -> LostContactError:
+    error: LostContactError | FetchError,
+) -> MtError:
     """Save what there is without the others, where an update that was not finished has left it as it was."""
     # On a GPU losses and weights may wait for an exchange that never ends; shares are gone with their process.
-    if learner.model.device.type == "cuda" or learner.exchange.shares is not None:
-        return LostContactError(f"{error}; the same command goes on from the newest checkpoint")
+    waits = isinstance(error, LostContactError) and learner.model.device.type == "cuda"
+    if waits or learner.exchange.shares is not None:
+        return type(error)(f"{error}; the same command goes on from the newest checkpoint")
     journal.write()
     if not world.is_main:
         return error
     writer.save(learner, replace(progress, halvings=learner.halvings), stop_name(progress.update))
-    return LostContactError(f"{error}; saved at update {progress.update:,}, the same command goes on from there")
+    return type(error)(f"{error}; saved at update {progress.update:,}, the same command goes on from there")
 
 
 def _warn_of_memory(learner: Learner, world: World, console: Console) -> None:

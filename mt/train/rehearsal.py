@@ -148,11 +148,14 @@ def rehearse(
 
 
 def _plans(config: Config, progress: Progress, prepared: Prepared) -> Plans:
-    """The batches of an epoch at this stage of the run, then with all other weights that are to come."""
-    epoch = progress.cursor.epoch
+    """The batches of an epoch at this stage of the run, then with all other weights that are to come.
+
+    Of a large corpus, those of the window in which the run goes on.
+    """
+    epoch, window = progress.cursor.epoch, progress.cursor.window
     stages = range(config.train.stage_at(progress.update, epoch), len(config.train.stages) + 1)
     all_weights = dict.fromkeys(map(config.weights, stages))
-    return {weights: plan_epoch(prepared, config, epoch, weights) for weights in all_weights}
+    return {weights: plan_epoch(prepared, config, epoch, weights, window) for weights in all_weights}
 
 
 def _updates(config: Config, progress: Progress, plans: Plans, windows: int) -> int:

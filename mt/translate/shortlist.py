@@ -60,7 +60,7 @@ def learnt(prepared: Prepared, best: int, frequent: int, most_cells: int) -> tup
     tokenizers, target_ids = prepared.tokenizers, prepared.train.target.ids
     counts_V = np.bincount(target_ids, minlength=len(tokenizers.target))
     frequent_F = np.argsort(-counts_V, kind="stable")[:frequent]
-    words = estimate_word_model(prepared.train, most_cells).without(frequent_F)
+    words = estimate_word_model(prepared.train, most_cells, most_rows=None).without(frequent_F)
     return words.best(len(tokenizers.source), best, PAD), frequent_F
 
 

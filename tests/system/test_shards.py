@@ -11,9 +11,12 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from itertools import groupby, islice
 from pathlib import Path
-from typing import Any
+from threading import Thread
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -23,6 +26,7 @@ from mt.config import BatchConfig, Config, ModelConfig, Stage, TrainConfig
 from mt.console import Advance, Console
 from mt.data import shards
 from mt.data.batches import Cursor
+from mt.data.epochs import plan_window
 from mt.data.feed import updates_from
 from mt.data.finished import finish
 from mt.data.inspect_corpus import inspect
@@ -30,8 +34,10 @@ from mt.data.prepare import prepare
 from mt.data.prepared import Prepared, open_prepared
 from mt.data.processes import WorkerLostError, Workers
 from mt.data.source_files import SourceFile
+from mt.data.store import FetchError
 from mt.data_config import CleanConfig, DataConfig
 from mt.errors import DataError, DiskError
+from mt.run_files import METRICS, read_metrics
 from mt.train.loop import train
 
 SHARDS = 7  # of the text below
@@ -342,6 +348,120 @@ def test_a_sentence_too_long_for_a_batch_is_found_in_its_shard(config: Config, q
     with pytest.raises(DataError) as error:
         prepare(small, quiet)
     assert str(error.value).startswith(f"{prepared.origin([row])[0]} has {longest} pieces on one side, but a batch")
+
+
+# --- Shards from a store -------------------------------------------------------------------------------------------
+
+
+class Store(SimpleHTTPRequestHandler):
+    """`asked`: the paths that were fetched."""
+
+    asked: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        super().do_GET()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def stored(config: Config, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch) -> Iterator[Config]:
+    """A config whose data, in windows of two shards, lie on a web server."""
+    monkeypatch.setattr("mt.data.epochs.SHARDS", 2)
+    Store.asked.clear()
+    prepare(config, quiet)
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Store, directory=str(config.data.dir))) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        settings = config.model_copy(update={"batch": BatchConfig(tokens=400, micro_tokens=400)})
+        yield changed(settings, dir=tmp_path / "fast", store=f"http://127.0.0.1:{server.server_port}")
+        server.shutdown()
+
+
+def fetched(config: Config) -> set[str]:
+    return {path.name for path in config.data.dir.glob("train/[0-9]*")}
+
+
+def windows_of(prepared: Prepared, config: Config, epoch: int = 0) -> list[set[str]]:
+    """The shards of each window."""
+    ends = np.cumsum(prepared.shards)
+    plans = [plan_window(prepared, config, epoch, window, (1, 1, 1.5)) for window in range(math.ceil(SHARDS / 2))]
+    return [{f"{shard:05}" for rows in plan for shard in np.searchsorted(ends, rows, "right")} for plan in plans]
+
+
+def batches_from(prepared: Prepared, config: Config, cursor: Cursor) -> Iterator[Any]:
+    for batches, place in updates_from(0, cursor, prepared, config):
+        yield place, [(index, *map(np.ndarray.tolist, pairs.padded())) for index, pairs in batches.passes]
+
+
+def test_shards_are_fetched_once_as_an_epoch_comes_to_them(config: Config, stored: Config, quiet: Console) -> None:
+    """The batches are those of the folder that was fetched, which is the same in the end."""
+    here, there = open_prepared(config.data.dir), prepare(stored, quiet)
+    assert fetched(stored) == set()
+    updates, epoch = batches_from(there, stored, Cursor()), 0
+    for number, expected in enumerate(islice(batches_from(here, stored, Cursor()), 100)):
+        assert next(updates) == expected
+        assert number or fetched(stored) == windows_of(here, stored)[0]
+        epoch = expected[0].epoch
+    assert epoch >= 1
+    beside = {"store.txt": str(stored.data.store).encode(), ".train.lock": b""}
+    assert contents(stored.data.dir) == {**contents(config.data.dir), **beside}
+    assert len(Store.asked) == len(set(Store.asked)) == len(contents(config.data.dir))
+    there.verify()
+
+
+def test_a_run_that_goes_on_within_an_epoch_fetches_its_window(config: Config, stored: Config, quiet: Console) -> None:
+    windows = windows_of(open_prepared(config.data.dir), stored)
+    prepared = prepare(stored, quiet)
+    next(updates_from(0, Cursor(0, 0, 2), prepared, stored))
+    assert fetched(stored) == windows[2]
+    prepared.verify()
+
+
+def read_all(prepared: Prepared) -> None:
+    assert len(prepared.train.lengths()) == len(prepared.train)
+
+
+def test_processes_that_need_a_shard_at_once_fetch_it_once(stored: Config, quiet: Console) -> None:
+    prepared = prepare(stored, quiet)
+    assert statuses([fork(lambda: read_all(prepared)) for _ in range(3)]) == [0, 0, 0]
+    assert len(Store.asked) == len(set(Store.asked))
+    assert len(fetched(stored)) == SHARDS
+
+
+def test_a_damaged_shard_is_named_and_a_fetch_goes_on_with_its_other_files(
+    config: Config, stored: Config, quiet: Console
+) -> None:
+    prepared = prepare(stored, quiet)
+    lengths = config.data.dir / "train" / "00003" / "target.lengths.npy"
+    whole = lengths.read_bytes()
+    lengths.write_bytes(whole[:-1])
+    with pytest.raises(FetchError, match=r"/train/00003/target\.lengths\.npy: not what mt prepare wrote"):
+        prepared.train.lengths()
+    assert "00003" not in fetched(stored)
+    lengths.write_bytes(whole)
+    prepared.train.lengths()
+    assert Store.asked.count("/train/00003/target.lengths.npy") == 2
+    assert len(Store.asked) == len(set(Store.asked)) + 1
+
+
+def test_a_run_whose_store_is_lost_saves_where_it_is_and_goes_on(
+    config: Config, stored: Config, tmp_path: Path, quiet: Console
+) -> None:
+    model = ModelConfig(d_model=16, heads=2, d_ff=32, encoder_layers=1, decoder_layers=1)
+    limits = TrainConfig(dir=tmp_path / "run", updates=20, checkpoint_every=20, average=1, device="cpu")
+    settings = stored.model_copy(update={"model": model, "train": limits})
+    prepared = open_prepared(config.data.dir)
+    *_, last = windows_of(prepared, stored)
+    lost = config.data.dir / "train" / min(last)
+    lost.rename(tmp_path / "lost")
+    said = rf"/train/{lost.name}/.*: no such file; saved at update \d+, the same command goes on"
+    with pytest.raises(FetchError, match=said):
+        train(settings, quiet)
+    (tmp_path / "lost").rename(lost)
+    train(settings, quiet)
+    assert [record["update"] for record in read_metrics(limits.dir / METRICS) if "loss" in record] == [*range(1, 21)]
 
 
 # --- The formats' limits -------------------------------------------------------------------------------------------
