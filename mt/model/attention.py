@@ -145,10 +145,14 @@ class SelfAttention(nn.Module):
         if layout.spans is not None:
             attended_ND = self._attend_in_rows(self.qkv(x_ND), layout, layout.spans)
             return self.out(attended_ND)  # type: ignore[no-any-return]
-        qkv_BTD = layout.pad(self.qkv(x_ND)).chunk(3, dim=-1)
-        q_BHTK, k_BHSK, v_BHSK = (split_heads(part_BTD, self.heads) for part_BTD in qkv_BTD)
-        if layout.angles_TK is not None:
-            q_BHTK, k_BHSK = rotated(q_BHTK, layout.angles_TK), rotated(k_BHSK, layout.angles_TK)
+        qkv_BTD = layout.pad(self.qkv(x_ND))
+        qkv_BT3HK = qkv_BTD.view(*qkv_BTD.shape[:2], 3, self.heads, -1)
+        if layout.angles_TK is None:
+            q_BHTK, k_BHSK, v_BHSK = (part_BTHK.transpose(1, 2) for part_BTHK in qkv_BT3HK.unbind(2))
+        else:  # both at once, as one line alone waits longer for the calls than for the sums
+            qk_BT2HK, v_BT1HK = torch.split(qkv_BT3HK, [2, 1], dim=2)
+            q_BHTK, k_BHSK = rotated(qk_BT2HK.permute(2, 0, 3, 1, 4), layout.angles_TK)
+            v_BHSK = v_BT1HK[:, :, 0].transpose(1, 2)
         if cache is not None:
             k_BHSK, v_BHSK = cache.append(k_BHSK, v_BHSK)
             mask, causal = cache.visible, False

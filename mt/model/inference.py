@@ -12,6 +12,7 @@ from mt.model.layers import TiedOutput
 from mt.model.transformer import Transformer
 
 ROWS = 64  # of a usual product, for which oneDNN chooses a layout; it serves any number
+SMALL = 2**18  # weights, for one row of which torch's plain product is quicker, as it begins at once
 
 Layer = Callable[[Tensor], Tensor]
 Whole = tuple[Tensor, Tensor]  # weights in 8 bits, and what 1 stands for in each of their rows
@@ -58,7 +59,9 @@ def int8_model(model: Transformer, stored: Mapping[str, Whole]) -> Transformer:
 def _put(model: Transformer, name: str, kind: Callable[..., Layer], *parts: Tensor | None) -> None:
     """Put a quicker layer in the place of one."""
     above, _, own = name.rpartition(".")
-    setattr(model.get_submodule(above), own, Output(kind, *parts) if name == "output" else kind(*parts))
+    parent = model.get_submodule(above)
+    delattr(parent, own)  # torch keeps its modules apart, where a plain function cannot be put
+    setattr(parent, own, Output(kind, *parts) if name == "output" else kind(*parts))
 
 
 def decoding_warning(precision: str, device: torch.device) -> str:
@@ -68,15 +71,14 @@ def decoding_warning(precision: str, device: torch.device) -> str:
     return warning_of(precision, device)
 
 
-class Output(nn.Module):
+class Output:
     """The output layer, also for some of the pieces: what it is made of is kept for that."""
 
     def __init__(self, kind: Callable[..., Layer], *parts: Tensor | None) -> None:
-        super().__init__()
         self._kind, self._parts = kind, parts
         self._whole = kind(*parts)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor) -> Tensor:
         return self._whole(x)
 
     def part(self, pieces_U: Tensor) -> Layer:
@@ -102,15 +104,17 @@ def _can_pack(precision: torch.dtype, device: torch.device) -> bool:
     return precision == torch.float32 or (precision == torch.bfloat16 and onednn_takes_bfloat16())
 
 
-class PackedLinear(nn.Module):
+class PackedLinear:
     """A linear layer whose weight is laid out once: for a few rows, to do so takes longer than the product."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        super().__init__()
         self._bias = None if bias is None else bias.detach()
         self._packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), ROWS)
+        self._small = weight.detach() if weight.numel() <= SMALL and weight.dtype == torch.float32 else None
 
-    def forward(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor) -> Tensor:
+        if self._small is not None and x.numel() == x.size(-1):
+            return F.linear(x, self._small, self._bias)
         return _of_kernel_size(self._product, x)
 
     def _product(self, x: Tensor) -> Tensor:
@@ -144,14 +148,13 @@ def quantised(x_ND: Tensor) -> tuple[Tensor, Tensor]:
     return torch.div(x_ND.detach(), scale_N1).round_().to(torch.int8), scale_N1
 
 
-class Int8Linear(nn.Module):
+class Int8Linear:
     """A linear layer in 8 bits: each output's weights have a scale, and each row of x gets its own.
 
     The products are summed in whole numbers, exactly, so no row depends on those beside it.
     """
 
     def __init__(self, weight_OD: Tensor, scale_O1: Tensor, bias: Tensor | None) -> None:
-        super().__init__()
         if (largest := largest_exact_weight()) < LARGEST:
             # Rounded in 16 bits, so that no matrix is in float32; none of these numbers lies between two whole ones.
             twice_OD = weight_OD.short() * (2 * largest) + LARGEST
@@ -161,7 +164,7 @@ class Int8Linear(nn.Module):
         kind = _PlainInt8 if weight_OD.numel() <= PLAIN else _PackedInt8
         self._scaled_sums = kind(weight_OD, scale_O1[:, 0])
 
-    def forward(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor) -> Tensor:
         return _of_kernel_size(self._product, x)
 
     def _product(self, x: Tensor) -> Tensor:

@@ -336,7 +336,7 @@ T = TypeVar("T")
 
 def _schedule(layers: Sequence[T], times: int) -> list[T]:
     """What each of a stack's applications uses: a layer of its own, or all the only one there is."""
-    return [layers[application % len(layers)] for application in range(times)]
+    return [*layers] * (times // len(layers))
 
 
 @functools.cache

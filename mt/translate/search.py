@@ -6,7 +6,7 @@ Shapes: B sentences still searched, W hypotheses of each, T pieces so far with B
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol, Self, TypeVar
 
@@ -155,7 +155,7 @@ class Paths:
     def append(self, piece_BW: Tensor, eos: int) -> Self:
         """The same with one more piece each."""
         ids_BWT = torch.cat([self.ids_BWT, piece_BW[:, :, None]], dim=2)
-        return replace(self, ids_BWT=ids_BWT, over_BW=self.over_BW | (piece_BW == eos))
+        return type(self)(ids_BWT, self.logp_BW, self.over_BW | (piece_BW == eos))
 
     def select(self, rows: Tensor) -> Self:
         return type(self)(*(value.index_select(0, rows) for value in vars(self).values()))
