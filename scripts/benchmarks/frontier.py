@@ -145,7 +145,8 @@ def make_system(kind: Kind, beam: int, lines: Sequence[str]) -> Callable[[Any], 
 
 def ours(kind: Kind, beam: int) -> Translate:
     precision = kind.name.split()[1].strip(",")
-    decode = {"beam": beam, "precision": precision, "batch_tokens": 2**20}
+    by_length = {"penalty": "length", "alpha": 1.0}  # as CTranslate2 compares hypotheses by default
+    decode = {"beam": beam, "precision": precision, "batch_tokens": 2**20, **by_length}
     return Translator(kind.folder, device="cpu", decode={**decode, "shortlist": "yes" if kind.shortlist else "no"})
 
 

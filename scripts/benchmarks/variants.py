@@ -33,6 +33,7 @@ from mt.train.update import take_update
 
 CONFIG = Path(__file__).parents[2] / "configs" / "multi30k.yaml"
 UPDATES = ["train.updates=4000", "train.average=5"]
+PUBLISHED = ["model.positions=sinusoidal", "model.norm=post", "model.dropout=0.25"]  # what each variant changes
 VARIANTS: dict[str, list[str]] = {
     "published": [],
     "pre-norm": ["model.norm=pre"],
@@ -74,7 +75,7 @@ def parse_options() -> tuple[argparse.Namespace, list[str]]:
 
 
 def settings(runs: Path, name: str, seed: int, overrides: list[str]) -> list[str]:
-    return [f"data.dir={runs / 'data'}", *UPDATES, *VARIANTS[name], f"seed={seed}", *overrides]
+    return [f"data.dir={runs / 'data'}", *UPDATES, *PUBLISHED, *VARIANTS[name], f"seed={seed}", *overrides]
 
 
 def run_of(runs: Path, name: str, seed: int) -> Path:
