@@ -86,7 +86,7 @@ def _store_of(url: str) -> Iterator[tuple[Any, str]]:
         if isinstance(error, FileNotFoundError) and _is_missing(error):
             raise DataError(f"{url}: no such file") from None
         cause = error.__cause__ or error
-        reason = (str(cause) or type(cause).__name__).splitlines()[0]
+        reason = " ".join((str(cause) or type(cause).__name__).split())[:200]
         raise DataError(f"{url}: cannot be read: {reason}") from None
 
 

@@ -34,7 +34,7 @@ def batches_of_run(prepared: Prepared, config: Config, update: int, cursor: Curs
 
     Where a stage changes the weights, a new epoch begins, and the rest of the epoch before it is left out.
     Pure, so that a run goes on exactly from any place. A thread plans the next window while the second half of this one
-    is taken: with millions of pairs that takes seconds, in which training would stand still.
+    is taken, and reads its first batch: training would stand still for that, seconds where the disk is slow.
     Raises DataError when a stage leaves no pair.
     """
     last = window_count(prepared) - 1
@@ -43,7 +43,10 @@ def batches_of_run(prepared: Prepared, config: Config, update: int, cursor: Curs
         while True:
             epoch, window, weights = cursor.epoch, cursor.window, _weights_at(config, update, cursor)
             made = planned.get((epoch, window, weights))
-            plan = made.result() if made else plan_window(prepared, config, epoch, window, weights)
+            if made and not made.exception():
+                plan = made.result()
+            else:  # or a shard could not be fetched then
+                plan = plan_window(prepared, config, epoch, window, weights)
             next_window = Cursor(epoch, 0, window + 1) if window < last else Cursor(epoch + 1)
             if not plan:
                 if (empty := empty + 1) > last:
@@ -56,7 +59,7 @@ def batches_of_run(prepared: Prepared, config: Config, update: int, cursor: Curs
                     end = update + len(plan) - half
                     weights_then = _weights_at(config, end, next_window)  # unless a stage ends this epoch early
                     following = next_window.epoch, next_window.window, weights_then
-                    planned = {following: pool.submit(plan_window, prepared, config, *following)}
+                    planned = {following: pool.submit(_planned_ahead, prepared, config, *following)}
                 rows, stage = plan[cursor.batch], config.train.stage_at(update, epoch)
                 update, cursor = update + 1, Cursor(epoch, cursor.batch + 1, window)
                 if _weights_at(config, update, cursor) != weights:
@@ -64,6 +67,14 @@ def batches_of_run(prepared: Prepared, config: Config, update: int, cursor: Curs
                 elif cursor.batch == len(plan):
                     cursor = next_window
                 yield Batch(rows, stage, cursor)
+
+
+def _planned_ahead(prepared: Prepared, config: Config, epoch: int, number: int, weights: Sequence[float]) -> list[Rows]:
+    """The batches of a window whose first has been read, so that its shards are open and their pages in memory."""
+    plan = plan_window(prepared, config, epoch, number, weights)
+    if plan:
+        prepared.train.take(plan[0])
+    return plan
 
 
 def _weights_at(config: Config, update: int, cursor: Cursor) -> tuple[float, ...]:

@@ -82,8 +82,6 @@ def sha256(path: Path) -> str:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
 
 
-def damaged(path: Path) -> DataError:
+def damaged(path: Path, remedy: str = "delete its folder and run mt prepare CONFIG") -> DataError:
     """That a file is another than its hash in the manifest says."""
-    return DataError(
-        f"{path} is damaged: not what mt prepare wrote; delete the folder of prepared data and run mt prepare CONFIG"
-    )
+    return DataError(f"{path} is damaged: not what mt prepare wrote; {remedy}")

@@ -20,7 +20,7 @@ from typing import IO, Any
 from mt.data.corpus import Corpus, Integers, Origins, ShardSizes, open_corpus, open_origins, open_shards
 from mt.data.data_folder import MANIFEST, hold
 from mt.data.manifest import FORMATS, FileEntries, Manifest, damaged, inputs_of, read_manifest, sha256
-from mt.data.store import fetch_shard, files_here
+from mt.data.store import fetch_shard, files_here, remedy
 from mt.data.tokenizer import Tokenizer
 from mt.data.vocabulary import TOKENIZER_FILES, Tokenizers, read_tokenizer_files
 from mt.data.word_model import WordModel, estimate_word_model
@@ -100,7 +100,7 @@ def open_prepared(folder: Path) -> Prepared:
     for name, file in files_here(folder, manifest).items():
         path = folder / name
         if not path.is_file() or path.stat().st_size != file["bytes"]:
-            raise DataError(f"{path} is missing or cut short; delete {folder} and run mt prepare CONFIG")
+            raise DataError(f"{path} is missing or cut short; {remedy(folder, name)}")
     _verify(folder, manifest, [name for name in TOKENIZER_FILES if name in manifest["files"]])
     try:
         train, origins = open_training(folder, manifest, partial(fetch_shard, folder, manifest))
@@ -167,4 +167,4 @@ def _verify(folder: Path, manifest: Manifest, names: Sequence[str] = ()) -> None
     files = files_here(folder, manifest)
     for name in sorted(names or files, key=lambda name: int(files[name]["bytes"])):
         if sha256(folder / name) != files[name]["sha256"]:
-            raise damaged(folder / name)
+            raise damaged(folder / name, remedy(folder, name))

@@ -5,16 +5,16 @@ is when its window is planned, while training is busy with the window before.
 """
 
 import hashlib
-import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from mt.console import Console
 from mt.data.data_folder import MANIFEST, only_builder
 from mt.data.manifest import MANIFEST_HASH, FileEntries, Manifest, read_manifest, sha256
-from mt.errors import DataError
-from mt.files import sync_folder, write_whole, writing
-from mt.remote import opened_url
+from mt.errors import DataError, WriteError
+from mt.files import sync_folder, sync_tree, write_whole, writing
+from mt.remote import is_url, opened_url
 
 STORE = "store.txt"  # in the folder of data in shards: where these come from
 
@@ -31,7 +31,7 @@ def fetch_prepared(store: str, folder: Path, console: Console) -> None:
     A fetch that is killed goes on with the file it was at. Where the store cannot be reached, what was fetched is used.
     Raises FetchError when a file is missing or is not what the manifest says, or when the folder holds something else.
     """
-    store = store.rstrip("/")
+    store = store.rstrip("/") if is_url(store) else str(Path(store).absolute())
     with only_builder(folder, console):
         try:
             manifest = _bytes(f"{store}/{MANIFEST}")
@@ -52,7 +52,7 @@ def fetch_prepared(store: str, folder: Path, console: Console) -> None:
 def fetch_shard(folder: Path, manifest: Manifest, shard: str) -> None:
     """Make sure that a shard is in its folder of prepared data, fetching it where it is still to come.
 
-    Several processes may ask at once: one fetches, the others wait. Raises FetchError, and WriteError for a full disk.
+    Several processes may ask at once: one fetches, the others wait. Raises FetchError.
     """
     path = folder / "train" / shard
     if path.exists() or not (folder / STORE).exists():
@@ -68,6 +68,7 @@ def fetch_shard(folder: Path, manifest: Manifest, shard: str) -> None:
             partial = path.with_name(f".{shard}.partial")
             _fetch_files(f"{(folder / STORE).read_text('utf-8')}/train/{shard}", files, partial, lambda count: None)
             with writing(path):
+                sync_tree(partial)
                 partial.rename(path)
                 sync_folder(path.parent)
 
@@ -81,6 +82,13 @@ def files_here(folder: Path, manifest: Manifest) -> FileEntries:
     return {name: file for name, file in files.items() if name.rpartition("/")[0] not in to_come}
 
 
+def remedy(folder: Path, name: str) -> str:
+    """What to do about a damaged file of a folder of prepared data."""
+    if (folder / STORE).exists() and name.startswith("train/"):
+        return f"delete {(folder / name).parent}, and training fetches it again"
+    return f"delete {folder} and run mt prepare CONFIG"
+
+
 def _refuse_foreign(folder: Path) -> None:
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise FetchError(f"{folder} is no folder of prepared data; set data.dir to a new one")
@@ -89,10 +97,15 @@ def _refuse_foreign(folder: Path) -> None:
 def _fetch_first(store: str, folder: Path, manifest_bytes: bytes, console: Console) -> None:
     partial = folder.resolve().with_name(f".{folder.resolve().name}.fetched")
     with writing(folder):
+        if not (partial / MANIFEST).exists() or (partial / MANIFEST).read_bytes() != manifest_bytes:
+            shutil.rmtree(partial, ignore_errors=True)  # of other data
         (partial / "train").mkdir(parents=True, exist_ok=True)
     write_whole(partial / MANIFEST, manifest_bytes)
     write_whole(partial / MANIFEST_HASH, _bytes(f"{store}/{MANIFEST_HASH}"))
-    manifest = read_manifest(partial) or {}
+    try:
+        manifest = read_manifest(partial) or {}
+    except DataError:
+        raise FetchError(f"{store}/{MANIFEST} is not what mt prepare wrote; look at data.store") from None
     if shards := manifest.get("shards"):
         write_whole(partial / STORE, store)
         console.say(f"{folder}: its {len(shards):,} shards are fetched from {store} when training comes to them")
@@ -100,6 +113,7 @@ def _fetch_first(store: str, folder: Path, manifest_bytes: bytes, console: Conso
     with console.track(f"fetching {store}", sum(file["bytes"] for file in files.values()), unit="byte") as advance:
         _fetch_files(store, files, partial, advance)
     with writing(folder):
+        sync_tree(partial)
         if folder.exists():
             folder.rmdir()
         partial.rename(folder)
@@ -107,33 +121,29 @@ def _fetch_first(store: str, folder: Path, manifest_bytes: bytes, console: Conso
 
 
 def _fetch_files(url: str, files: FileEntries, folder: Path, advance: Callable[[int], None]) -> None:
+    """Those that are there already, as they should be, from an earlier try, are left alone. Raises FetchError."""
     for name, file in files.items():
-        _fetch_file(f"{url}/{name}", folder / name, file["sha256"])
+        try:
+            _fetch_file(f"{url}/{name}", folder / name, file["sha256"])
+        except (DataError, WriteError) as error:
+            raise FetchError(f"{error}") from None
         advance(file["bytes"])
 
 
 def _fetch_file(url: str, path: Path, expected: str) -> None:
-    """Raises FetchError when it is another file; it has its name only once it is whole."""
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists() and sha256(path) == expected:
         return
-    digest, partial = hashlib.sha256(), path.with_name(f".{path.name}.partial")
-    try:
-        with writing(path), open(partial, "wb") as file:
-            with opened_url(url) as source:
-                while block := source.read(_BLOCK):
-                    digest.update(block)
-                    with writing(path):
-                        file.write(block)
-            file.flush()
-            os.fsync(file.fileno())
-    except DataError as error:
-        raise FetchError(f"{error}") from None
+    digest = hashlib.sha256()
+    with writing(path), open(path, "wb") as file, opened_url(url) as source:
+        while block := source.read(_BLOCK):
+            digest.update(block)
+            with writing(path):
+                file.write(block)
     if digest.hexdigest() != expected:
-        partial.unlink()
+        path.unlink()
         raise FetchError(f"{url}: not what mt prepare wrote (its SHA-256 is another); copy it there again")
-    partial.rename(path)
 
 
 def _bytes(url: str) -> bytes:

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -441,9 +442,36 @@ def test_a_damaged_shard_is_named_and_a_fetch_goes_on_with_its_other_files(
         prepared.train.lengths()
     assert "00003" not in fetched(stored)
     lengths.write_bytes(whole)
+    here = stored.data.dir / "train" / "00004"
+    partial = here.with_name(".00004.partial")
+    partial.touch()
+    with pytest.raises(FetchError, match=r"/train/\.00004\.partial/.*: cannot be written"):
+        prepared.train.lengths()
+    partial.unlink()
     prepared.train.lengths()
     assert Store.asked.count("/train/00003/target.lengths.npy") == 2
     assert len(Store.asked) == len(set(Store.asked)) + 1
+    (here / "target.ids.npy").write_bytes(b"damaged")
+    with pytest.raises(DataError, match=r"/00004/target\.ids\.npy is damaged: .*; delete .*/train/00004, and training"):
+        prepared.verify()
+
+
+def test_a_fetch_that_failed_ahead_is_tried_again_when_its_window_comes(
+    config: Config, stored: Config, tmp_path: Path, quiet: Console
+) -> None:
+    here, there = open_prepared(config.data.dir), prepare(stored, quiet)
+    lost = config.data.dir / "train" / min(windows_of(here, stored)[1])
+    lost.rename(tmp_path / "lost")
+    updates = batches_from(there, stored, Cursor())
+    place, asked = Cursor(), f"/train/{lost.name}/origins.npy"
+    while place.window == 0:
+        place, _ = next(updates)
+    for _ in range(1_000):
+        if asked not in Store.asked:
+            time.sleep(0.01)
+    (tmp_path / "lost").rename(lost)
+    assert next(updates) == next(batches_from(here, stored, place))
+    assert Store.asked.count(asked) == 2
 
 
 def test_a_run_whose_store_is_lost_saves_where_it_is_and_goes_on(

@@ -276,9 +276,26 @@ def test_a_fetch_that_was_stopped_goes_on_and_a_damaged_file_never_has_its_name(
         prepare(fetched, quiet)
 
 
-def test_a_store_without_prepared_data_is_named(toy_yaml: Path, memory: str, quiet: Console) -> None:
+def test_what_an_earlier_fetch_left_of_other_data_is_removed(
+    stored: tuple[Path, str], toy_yaml: Path, tmp_path: Path, quiet: Console
+) -> None:
+    folder, store = stored
+    left = tmp_path / ".fast.fetched"
+    left.mkdir()
+    for name in ("manifest.json", "tokenizer.target.model", "store.txt"):
+        (left / name).write_text("{}")
+    prepare(load_config(toy_yaml, [f"data.dir={tmp_path / 'fast'}", f"data.store={store}"]), quiet)
+    assert contents(tmp_path / "fast") == contents(folder)
+
+
+def test_a_store_without_prepared_data_is_named(toy_yaml: Path, memory: str, tmp_path: Path, quiet: Console) -> None:
+    config = load_config(toy_yaml, [f"data.dir={tmp_path / 'fast'}", f"data.store={memory}"])
     with pytest.raises(DataError, match=r"^memory://bucket/manifest\.json: no such file; data\.store names a folder"):
-        prepare(load_config(toy_yaml, [f"data.store={memory}"]), quiet)
+        prepare(config, quiet)
+    for name in ("manifest.json", "manifest.sha256"):
+        fsspec.filesystem("memory").pipe(f"/bucket/{name}", b"<html>please log in</html>")
+    with pytest.raises(DataError, match=r"^memory://bucket/manifest\.json is not what mt prepare wrote"):
+        prepare(config, quiet)
 
 
 # --- The hub ------------------------------------------------------------------------------------------------------
