@@ -1,16 +1,21 @@
 """`mt translate --cluster`: many files translated by the workers of a Ray cluster, which may come, go and die."""
 
 import fcntl
+import io
 import json
 import logging
 import os
+import re
 import signal
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import socket
+import sys
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, redirect_stdout
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
+from mt import __version__
 from mt.console import Console, counted
 from mt.data.lines import opened
 from mt.device import DECODING_SPINS, share_cores
@@ -22,6 +27,10 @@ from mt.translate.plan import Cluster, Job, Source, Sources, inside
 
 READERS = 8  # files that are read at the same time
 RECORD = ".translate.json"  # in the folder of outputs: the settings that they are made with
+_ADVICE = (
+    "give HOST:6379, or ray://HOST:10001 from elsewhere, as `ray start --head` names them; "
+    "where it speaks of tokens, set RAY_AUTH_MODE=token"
+)
 
 
 class ClusterError(MtError):
@@ -30,13 +39,14 @@ class ClusterError(MtError):
 
 @dataclass(frozen=True)
 class Opening:
-    """How a model is opened, and the fingerprint of what was found where the job began."""
+    """How a model is opened, and what was found where the job began: the fingerprint of its weights, and which mt."""
 
     checkpoints: tuple[Path, ...]
     device: str
     average: int | None
     decode: Mapping[str, object]
     weights: str = ""
+    version: str = __version__
 
 
 def translate_on_cluster(cluster: Cluster, sources: Sources, job: Job, opening: Opening, quiet: bool = False) -> None:
@@ -52,10 +62,9 @@ def translate_on_cluster(cluster: Cluster, sources: Sources, job: Job, opening: 
     if cluster.address.startswith("ray://"):
         there = replace(cluster, address="ray")
         with _connected(cluster.address):
-            error = ray.get(ray.remote(num_cpus=0)(_on_a_machine).remote(there, sources, job, opening))
+            error = ray.get(ray.remote(num_cpus=0)(_on_a_machine).remote(there, sources, job, opening, quiet))
         if error:
             raise {2: UsageError}.get(error[0], ClusterError)(error[1])
-        console.say(f"{counted(len(sources.files), 'file')}: {sources.folder}")
         return
     opening, language, settings = _checked(opening, job, console)
     with _claimed(sources, settings) as done:
@@ -63,14 +72,17 @@ def translate_on_cluster(cluster: Cluster, sources: Sources, job: Job, opening: 
             console.say(f"{counted(len(done), 'file')} of {len(sources.files):,} translated before")
         if left := [source for source in sources.files if source not in done]:
             with _connected(cluster.address):
-                blocks = _translated(cluster, left, job, opening, language)
-                write_outputs(left, blocks, console)
+                cluster = replace(cluster, resources=_resources(cluster, opening.device, console))
+                with closing(_translated(cluster, left, job, opening, language)) as blocks:
+                    write_outputs(left, blocks, console)
 
 
-def _on_a_machine(cluster: Cluster, sources: Sources, job: Job, opening: Opening) -> tuple[int, str] | None:
+def _on_a_machine(
+    cluster: Cluster, sources: Sources, job: Job, opening: Opening, quiet: bool
+) -> tuple[int, str] | None:
     """Do it all in a task of the cluster itself; gives exit status and message of an error that a person can act on."""
     try:
-        translate_on_cluster(cluster, sources, job, opening, quiet=True)
+        translate_on_cluster(cluster, sources, job, opening, quiet)
     except MtError as error:
         return error.exit_status, str(error)
     return None
@@ -132,10 +144,12 @@ def _claimed(sources: Sources, settings: Mapping[str, object]) -> Iterator[list[
         Path(sources.folder).mkdir(exist_ok=True)
     with _locked(Path(record)) as file:
         file.seek(0)
-        before = file.read()
+        is_begun = any(name != RECORD and not name.endswith(".partial") for name in os.listdir(sources.folder))
+        before = file.read() if is_begun else ""
         done = _done(sources, record, before, now)
         if not before:
             with writing(Path(record)):
+                file.truncate(0)
                 file.write(now)
                 file.flush()
         yield done
@@ -193,51 +207,69 @@ def _connected(address: str) -> Iterator[None]:
         yield
         return
     try:
-        _connect(address)
-        yield
-    except ray.exceptions.RaySystemError as error:
+        with redirect_stdout(_FirstLines()):
+            _connect(address)
+            yield
+    except (ConnectionError, ray.exceptions.RaySystemError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ClusterError(f"lost the cluster ({reason}); the same command goes on with the files left") from None
+    except (ImportError, ray.exceptions.ActorDiedError) as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise ClusterError(
+            f"a machine of the cluster cannot run mt ({reason}); each needs the same Python, Ray and mt"
+        ) from None
     finally:
         ray.shutdown()
+
+
+class _FirstLines(io.StringIO):
+    """Stands for stdout, where Ray tells of workers that are lost: the first line of each message goes to stderr."""
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text.split("\n")[0] or text)
 
 
 def _connect(address: str) -> None:
     import ray
 
-    on_sigterm = signal.getsignal(signal.SIGTERM)
+    if place := re.fullmatch(r"(?:ray://)?\[?(.+?)\]?:(\d+)", address):
+        try:  # at once, as Ray tries for a quarter of an hour
+            socket.create_connection((place[1], int(place[2])), timeout=10).close()
+        except (OSError, OverflowError) as error:
+            raise UsageError(f"--cluster {address}: nothing answers there ({error}); {_ADVICE}") from None
+    on_sigterm, stderr = signal.getsignal(signal.SIGTERM), os.dup(2)
     try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)  # Ray says each of its trials there, past Python
         ray.init(
             None if address == "ray" else address,
             include_dashboard=False,
-            log_to_driver=False,
+            log_to_driver=address.startswith("ray://"),  # what the job there has to say
             logging_level=logging.ERROR,
         )
     except SystemExit:  # by the handler that Ray puts there, which says nothing
         raise Interrupted("stopped by SIGTERM; the same command goes on") from None
     except (ConnectionError, RuntimeError, ValueError, OSError, ImportError) as error:
-        raise UsageError(f"--cluster {address}: {' '.join(str(error).split())[:300]}") from None
+        raise UsageError(f"--cluster {address}: {' '.join(str(error).split())[:300]}; {_ADVICE}") from None
     finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
         signal.signal(signal.SIGTERM, on_sigterm)
 
 
 def _translated(
     cluster: Cluster, sources: Sequence[Source], job: Job, opening: Opening, language: str
-) -> Iterator[Translated]:
+) -> Generator[Translated]:
     """What the blocks of the files become, in order."""
     from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy, from_items
 
-    resources = _resources(cluster, opening.device)
+    resources = dict(cluster.resources)
     has_gpu = resources.get("gpu", 0) > 0
-    if opening.device == "cuda" and not has_gpu:
-        raise UsageError(
-            "--device cuda: the cluster shows no GPU; give --resources gpu=1 if it starts machines with some"
-        )
     context = DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
     context.execution_options.preserve_order = True
     context.target_max_block_size = 1  # byte, so that Ray hands on each block as it comes
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     files = from_items([{"file": number} for number in range(len(sources))], override_num_blocks=len(sources))
     blocks = files.map_batches(
         _read,
@@ -263,13 +295,22 @@ def _translated(
             yield Translated(**row)
 
 
-def _resources(cluster: Cluster, device: str) -> dict[str, float]:
-    """What each worker takes."""
+def _resources(cluster: Cluster, device: str, console: Console) -> dict[str, float]:
+    """What each worker takes; a cluster that starts machines may get some that hold it, so that to wait is no error."""
     import ray
 
-    if cluster.resources:
-        return dict(cluster.resources)
-    return {"gpu": 1.0} if device in ("auto", "cuda") and ray.cluster_resources().get("GPU") else {"cpu": 1.0}
+    has_gpu = device in ("auto", "cuda") and ray.cluster_resources().get("GPU")
+    taken = dict(cluster.resources) or {"gpu" if has_gpu else "cpu": 1.0}
+    if device == "cuda" and not taken.get("gpu"):
+        raise UsageError(
+            "--device cuda: the cluster shows no GPU; give --resources gpu=1 if it starts machines with some"
+        )
+    names = {"cpu": "CPU", "gpu": "GPU"}
+    machines = [machine["Resources"] for machine in ray.nodes() if machine["Alive"]]
+    if not any(all(machine.get(names.get(key, key), 0) >= taken[key] for key in taken) for machine in machines):
+        asked = ",".join(f"{key}={amount:g}" for key, amount in taken.items())
+        console.warn(f"--resources {asked}: no machine of the cluster has as much; the job waits until one comes")
+    return taken
 
 
 def _read(batch: Any, sources: Sequence[Source], job: Job, language: str, on_gpu: bool) -> Iterator[Any]:
@@ -277,8 +318,18 @@ def _read(batch: Any, sources: Sequence[Source], job: Job, language: str, on_gpu
     from mt.translate.reading import CHUNK_LINES, GPU_CHUNK_LINES
 
     (file,) = batch.column("file").to_pylist()
+    name = sources[file].name
+    if not is_url(name) and not Path(name).exists():
+        yield _row(Block(file, 0, error=f"machine {_machine()}: {name}: no such file"))
+        return
     for block in read_blocks(file, sources[file], job, language, GPU_CHUNK_LINES if on_gpu else CHUNK_LINES):
         yield _row(block)
+
+
+def _machine() -> str:
+    import ray
+
+    return str(ray.util.get_node_ip_address())
 
 
 class _Worker:
@@ -291,15 +342,15 @@ class _Worker:
 
         device = opening.device if on_gpu else "cpu"
         try:
+            if opening.version != __version__:
+                raise DataError(f"has mt {__version__}, but the job began with mt {opening.version}: install the same")
             self._translator = Translator(
                 *opening.checkpoints, device=device, average=opening.average, decode=opening.decode
             )
             if self._translator.fingerprint != opening.weights:
                 raise DataError(f"{opening.checkpoints[0]}: has other weights here than where the job began")
         except MtError as error:
-            import ray
-
-            self._error = f"machine {ray.util.get_node_ip_address()}: {error}"
+            self._error = f"machine {_machine()}: {error}"
 
     def __call__(self, batch: Any) -> Any:
         from mt.translate.worker import translated

@@ -188,7 +188,12 @@ def cluster_of(address: str | None, workers: str | None, resources: str | None, 
     for item in (resources or "").split(",") if resources else []:
         if not (match := re.fullmatch(r"([^=\s]+)=(\d+(?:\.\d+)?(?:e\d+)?)", item.strip())):
             raise UsageError(f"--resources {resources}: give what each worker takes as cpu=2 or gpu=1,memory=8e9")
-        taken[match[1]] = float(match[2])
+        known = match[1].lower() in ("cpu", "gpu", "memory")
+        taken[match[1].lower() if known else match[1]] = float(match[2])
+    if taken.get("gpu", 0) > 1 and taken["gpu"] % 1:
+        raise UsageError(f"--resources {resources}: give whole GPUs, or a part of one")
+    if address == "ray":
+        address = os.environ.get("RAY_ADDRESS") or address
     return Cluster(address, fewest, most, taken)
 
 

@@ -190,17 +190,21 @@ def test_what_does_not_fit_is_said_before_any_work(tmp_path: Path) -> None:
             plan_job(job, processes)
 
 
-def test_workers_and_what_they_take() -> None:
+def test_workers_and_what_they_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
     assert cluster_of("ray", None, None) == Cluster("ray")
     assert cluster_of("auto", "4", "gpu=1,memory=8e9") == Cluster("auto", 4, 4, {"gpu": 1, "memory": 8e9})
     assert cluster_of("ray", "1:64", "cpu=0.5") == Cluster("ray", 1, 64, {"cpu": 0.5})
     assert cluster_of("ray", "2:", None) == Cluster("ray", 2, None)
+    monkeypatch.setenv("RAY_ADDRESS", "ray://there:10001")
+    assert cluster_of("ray", None, "CPU=2,Fast=1") == Cluster("ray://there:10001", resources={"cpu": 2, "Fast": 1})
     for address, workers, resources, processes, message in (
         (None, "3", None, 1, "are for --cluster"),
         ("ray", None, None, 2, "not both"),
         ("ray", "0", None, 1, "--workers 0"),
         ("ray", "3:2", None, 1, "as in 2:3"),
         ("ray", None, "gpu", 1, "--resources gpu"),
+        ("ray", None, "gpu=1.5", 1, "whole GPUs"),
     ):
         with pytest.raises(UsageError, match=message):
             cluster_of(address, workers, resources, processes)

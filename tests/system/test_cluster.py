@@ -16,11 +16,11 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import yaml
-from helpers import PATIENCE, children_of, mt, write_lines
+from helpers import PATIENCE, children_of, free_port, mt, wait_until, write_lines
 
 from mt.errors import Interrupted, UsageError
 from mt.translate.cluster import Opening, _connect, translate_on_cluster
-from mt.translate.plan import Job, cluster_of, plan_cluster
+from mt.translate.plan import Cluster, Job, cluster_of, plan_cluster
 
 pytest.importorskip("ray", reason="needs Ray: pip install 'mt[ray]'")
 
@@ -64,11 +64,11 @@ def cluster(environment: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]
         cluster.shutdown()
 
 
-def workers(cluster: Any) -> list[int]:
-    """The processes that translate right now."""
+def workers(cluster: Any, doing: bytes = b".submit") -> list[int]:
+    """The processes that translate right now, or that hold a model whatever they do."""
     raylets = [node.all_processes["raylet"][0].process.pid for node in cluster.list_all_nodes()]
     running = [pid for raylet in raylets for pid in children_of(raylet)]
-    return [pid for pid in running if b"MapWorker" in (title := title_of(pid)) and b".submit" in title]
+    return [pid for pid in running if b"MapWorker" in (title := title_of(pid)) and doing in title]
 
 
 def title_of(process: int) -> bytes:
@@ -89,7 +89,10 @@ def wait_for(job: "subprocess.Popen[bytes]", ready: Callable[[], object]) -> Non
 
 @pytest.mark.slow
 def test_killed_workers_and_a_killed_node_change_no_byte(cluster: Any, toy_run: Path, tmp_path: Path) -> None:
-    """Nor does a bad row in the last file, once it is put right: what is finished is not done again."""
+    """Nor does a bad row in the last file, once it is put right: what is finished is not done again.
+
+    The pool begins with one worker, grows to several as there is work, and is gone when the job is.
+    """
     run = os.environ.get("CLUSTER_RUN", toy_run)
     lines = [f"a man number {number % 700} runs here ." for number in range(LINES)]
     write_lines(tmp_path / "in" / "a.txt", lines)
@@ -101,13 +104,14 @@ def test_killed_workers_and_a_killed_node_change_no_byte(cluster: Any, toy_run: 
     bad.write_bytes(bad.read_bytes() + b"a \xff\n")
     search = ["--ckpt", run, "--beam", "1", "--scores", "--device", "cpu"]
     command = ["translate", *search, "--input", tmp_path / "in" / "*", "--output", tmp_path / "out"]
-    command += ["--workers", "1:3"]
+    command += ["--workers", "1:64"]
     with (tmp_path / "errors").open("w") as errors:
         job = subprocess.Popen([sys.executable, "-m", "mt", *map(str, command), "--cluster", "ray"], stderr=errors)
     try:
-        killed = set[int]()
-        while len(killed) < KILLS:
+        killed, pools = set[int](), list[int]()
+        while len(killed) < KILLS or max(pools) < 2:
             wait_for(job, lambda: set(workers(cluster)) - killed)
+            pools.append(len(workers(cluster, doing=b"")))
             for worker in set(workers(cluster)) - killed:
                 os.kill(worker, signal.SIGKILL)
                 killed.add(worker)
@@ -115,6 +119,8 @@ def test_killed_workers_and_a_killed_node_change_no_byte(cluster: Any, toy_run: 
         wait_for(job, lambda: partial.exists() and partial.stat().st_size)
         cluster.remove_node(min(cluster.worker_nodes, key=id), allow_graceful=False)
         assert job.wait(PATIENCE + LINES / 20) == 2
+        assert pools[0] == 1
+        wait_until(lambda: not workers(cluster, doing=b""))
     finally:
         job.kill()
     assert (tmp_path / "errors").read_text().splitlines()[-1] == (
@@ -155,6 +161,18 @@ def test_a_folder_holds_the_outputs_of_one_kind_of_job(environment: None, toy_ru
     run()
     with pytest.raises(UsageError, match=r"made with other settings \(beam differ\)"):
         run(beam=3)
+
+
+def test_settings_of_a_job_without_outputs_bind_nobody(environment: None, toy_run: Path, tmp_path: Path) -> None:
+    """Nor is Ray asked, which would try for a quarter of an hour, where nothing answers."""
+    source, address = write_lines(tmp_path / "in.txt", ["a man"]), f"127.0.0.1:{free_port()}"
+    sources = plan_cluster(Job(), [str(source)], [str(tmp_path / "out")])
+    for beam, prefix in ((1, ""), (2, ""), (2, "ray://")):
+        opening = Opening((toy_run,), "cpu", None, {"beam": beam})
+        with pytest.raises(
+            UsageError, match=rf"^--cluster {prefix}{address}: nothing answers there .*refused.*; give "
+        ):
+            translate_on_cluster(Cluster(prefix + address), sources, Job(), opening, quiet=True)
 
 
 def test_sigterm_while_ray_starts_is_said(environment: None, monkeypatch: pytest.MonkeyPatch) -> None:
