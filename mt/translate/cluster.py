@@ -13,6 +13,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, redirect_stdout
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from textwrap import shorten
 from typing import IO, Any
 
 from mt import __version__
@@ -29,7 +30,7 @@ READERS = 8  # files that are read at the same time
 RECORD = ".translate.json"  # in the folder of outputs: the settings that they are made with
 _ADVICE = (
     "give HOST:6379, or ray://HOST:10001 from elsewhere, as `ray start --head` names them; "
-    "where it speaks of tokens, set RAY_AUTH_MODE=token"
+    "for a cluster guarded by a token set RAY_AUTH_MODE=token"
 )
 
 
@@ -249,8 +250,8 @@ def _connect(address: str) -> None:
         )
     except SystemExit:  # by the handler that Ray puts there, which says nothing
         raise Interrupted("stopped by SIGTERM; the same command goes on") from None
-    except (ConnectionError, RuntimeError, ValueError, OSError, ImportError) as error:
-        raise UsageError(f"--cluster {address}: {' '.join(str(error).split())[:300]}; {_ADVICE}") from None
+    except (ray.exceptions.RayError, RuntimeError, ValueError, OSError, ImportError) as error:
+        raise UsageError(f"--cluster {address}: {shorten(str(error), 300)}; {_ADVICE}") from None
     finally:
         os.dup2(stderr, 2)
         os.close(stderr)
