@@ -103,6 +103,15 @@ def keep_freed_memory() -> None:
         libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
+def keep_few_kernels() -> None:
+    """Let a CPU keep some updates' kernels, not the last 1,024; call before the first product of the process.
+
+    In bfloat16 attention has one for each shape of a batch, and few shapes come back. Lying between freed memory, they
+    also keep it in pieces too small to be used again. What the user has set stays.
+    """
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "256")
+
+
 # How often a waiting thread looks before it sleeps: the fewest that lose nothing on a quiet machine. scripts/README.md
 # has the figures. The products of training are longer.
 TRAINING_SPINS, DECODING_SPINS = 3_000, 10_000

@@ -14,7 +14,7 @@ from mt.console import Console, counted
 from mt.data.feed import prefetched, updates_from
 from mt.data.prepared import Prepared
 from mt.data.store import FetchError
-from mt.device import choose_device, keep_freed_memory, repeat_exactly, warning_of
+from mt.device import choose_device, keep_few_kernels, keep_freed_memory, repeat_exactly, warning_of
 from mt.distributed import CLOSING_SECONDS, LostContactError, World, is_elastic, joined
 from mt.errors import MtError
 from mt.evaluate.bleu import missing_tokenizer
@@ -113,6 +113,7 @@ def _new_learner(config: Config, prepared: Prepared, world: World, console: Cons
     if device.type == "cuda":
         device = torch.device("cuda", world.local_rank)
     keep_freed_memory()
+    keep_few_kernels()
     if config.train.deterministic:
         repeat_exactly(device)
     tokenizers = prepared.tokenizers

@@ -17,6 +17,7 @@ from mt.device import (
     choose_device,
     choose_precision,
     down_to_kernel_size,
+    keep_few_kernels,
     share_cores,
     up_to_kernel_size,
     warning_of,
@@ -129,3 +130,14 @@ def test_threads_wait_briefly_unless_the_user_says_otherwise(
         monkeypatch.setenv(name, value)
     share_cores(5_000)
     assert os.environ.get("GOMP_SPINCOUNT") == found
+
+
+@pytest.mark.parametrize(("given", "found"), [("", "256"), ("9", "9")])
+def test_training_keeps_few_kernels_unless_the_user_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch, given: str, found: str
+) -> None:
+    monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", given)
+    if not given:
+        monkeypatch.delenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY")
+    keep_few_kernels()
+    assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == found
