@@ -12,7 +12,6 @@ from mt.model.layers import TiedOutput
 from mt.model.transformer import Transformer
 
 ROWS = 64  # of a usual product, for which oneDNN chooses a layout; it serves any number
-SMALL = 2**18  # weights, for one row of which torch's plain product is quicker, as it begins at once
 
 Layer = Callable[[Tensor], Tensor]
 Whole = tuple[Tensor, Tensor]  # weights in 8 bits, and what 1 stands for in each of their rows
@@ -110,11 +109,8 @@ class PackedLinear:
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         self._bias = None if bias is None else bias.detach()
         self._packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), ROWS)
-        self._small = weight.detach() if weight.numel() <= SMALL and weight.dtype == torch.float32 else None
 
     def __call__(self, x: Tensor) -> Tensor:
-        if self._small is not None and x.numel() == x.size(-1):
-            return F.linear(x, self._small, self._bias)
         return _of_kernel_size(self._product, x)
 
     def _product(self, x: Tensor) -> Tensor:
