@@ -118,6 +118,27 @@ def test_precision_auto_is_bfloat16_only_where_that_is_quick() -> None:
 
 
 @pytest.mark.parametrize(
+    ("amx", "cpu_name", "float16", "quick"),
+    [
+        (True, "Intel Xeon", True, True),
+        (False, "Intel Xeon", True, False),  # hidden by a virtual machine: measured, half the speed of float32
+        (False, "Intel Xeon", False, True),  # older than AMX
+        (False, "AMD EPYC", False, True),
+        (False, "AMD EPYC", True, True),
+    ],
+)
+def test_an_intel_cpu_whose_amx_is_hidden_is_not_quick_in_bfloat16(
+    amx: bool, cpu_name: str, float16: bool, quick: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = {"cpu_name": cpu_name, "avx512_fp16": float16}
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found, raising=False)
+    assert bfloat16_is_quick(torch.device("cpu")) == quick
+
+
+@pytest.mark.parametrize(
     ("chosen", "found"),
     [({}, "5000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "passive"}, None)],
 )
