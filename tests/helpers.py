@@ -5,6 +5,7 @@ Processes of a world are forked, so that torch is imported once; each really tra
 
 import bz2
 import functools
+import gc
 import gzip
 import importlib
 import io
@@ -142,6 +143,7 @@ def fork(work: Callable[[], None], errors: Path | None = None, **environment: st
     if child:
         return child
     status = 1
+    gc.freeze()  # what other tests left behind may own threads, which are not here: to collect it would abort
     try:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         os.dup2(os.open(errors or os.devnull, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), 2)

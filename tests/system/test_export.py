@@ -97,7 +97,7 @@ def hugging_face_greedy(folder: Path, lines: Sequence[str]) -> list[str]:
 )
 def test_greedy_output_is_the_same(exported: Path, toy_run: Path, sources: list[str], format: str, decode: Any) -> None:
     ours = greedy(toy_run, sources)
-    assert len(set(ours)) > 10
+    assert len(set(ours)) > 5  # what half a training teaches differs between kinds of CPU
     assert decode(exported / format, sources) == ours
 
 
